@@ -1,0 +1,1 @@
+"""The only place for entities, paths, sidecars and images."""

@@ -1,0 +1,165 @@
+"""Describe the output dataset: what BIDS wants at its root."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.bidsio.write import read_json, read_tsv, tsv_text, write_bytes, write_json
+from bids_brainlm.errors import DataError, OutputError
+
+log = logging.getLogger(__name__)
+
+TOOL = "bids_brainlm"
+BIDS_VERSION = "1.10.1"
+IGNORED = ("*.html", "*_boldmap.*", "*_timeseries.*", "figures", "group")
+
+README = """# Language-model encoding of story listening
+
+Made by bids_brainlm. The names follow BIDS Derivatives where BIDS has names; the files that
+it does not know yet are listed in `.bidsignore`.
+
+- `task-<story>_recording-<name>_stim.tsv.gz`: features of a story, one row a volume
+- `stimuli/`: aligned words, and language-model features as netCDF
+- `sub-<label>/func/`: parcel series (`_timeseries.tsv`) and scores (`_boldmap.tsv`, `.nii.gz`)
+- `group/`: ceilings and group statistics
+- `sub-<label>.html`, `group.html`: reports
+- `logs/`: settings, records and the methods section of every run (`CITATION.md`)
+- `descriptions.tsv`: what the `desc-` labels mean
+
+Every JSON file states the settings, the inputs and the software behind the file it describes.
+"""
+
+
+def dataset_link(path: Path, root: Path) -> str:
+    """Return a dataset's place relative to the output, for ``DatasetLinks``.
+
+    Relative links keep folder names of this machine out of the output.
+    """
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+
+
+def _description(
+    version: str, sources: Sequence[Mapping[str, object]], links: Mapping[str, str]
+) -> dict[str, object]:
+    """Return dataset_description.json."""
+    return {
+        "Name": "Language-model encoding of story listening",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {
+                "Name": TOOL,
+                "Version": version,
+                "Description": "Encoding models of brain activity from language models.",
+            }
+        ],
+        **({"SourceDatasets": [dict(source) for source in sources]} if sources else {}),
+        **({"DatasetLinks": dict(links)} if links else {}),
+    }
+
+
+def _maker(content: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """Return name and version of the tool that made a dataset."""
+    made = content.get("GeneratedBy")
+    first = made[0] if isinstance(made, list) and made and isinstance(made[0], Mapping) else {}
+    return first.get("Name"), first.get("Version")
+
+
+def check_output(names: Names, version: str) -> None:
+    """Refuse to write into a dataset that something else made.
+
+    Raises
+    ------
+    OutputError
+        The folder holds a dataset_description.json of another tool, or a raw dataset.
+    """
+    path = names.path("dataset_description")
+    if not path.is_file():
+        return
+    try:
+        name, made_by = _maker(read_json(path))
+    except DataError as error:
+        raise OutputError(f"{path} cannot be read: {error.message}") from error
+    if name != TOOL:
+        raise OutputError(
+            f"OUTPUT_DIR {names.root} holds a dataset made by {name or 'something else'}, "
+            f"expected an empty folder or one made by {TOOL}.",
+            hint="Choose another OUTPUT_DIR, such as BIDS_DIR/derivatives/bids_brainlm.",
+        )
+    if made_by != version:
+        log.warning("OUTPUT_DIR was made by version %s, this is %s", made_by, version)
+
+
+def describe_output(
+    names: Names,
+    version: str,
+    *,
+    sources: Sequence[Mapping[str, object]] = (),
+    links: Mapping[str, str] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+) -> None:
+    """Write dataset_description.json, descriptions.tsv, .bidsignore and README.md.
+
+    Parameters
+    ----------
+    names : Names
+        The output dataset.
+    version : str
+        Of this program.
+    sources : sequence of mapping
+        ``SourceDatasets``: URL, DOI, Version.
+    links : mapping of str to str
+        ``DatasetLinks``: name used in BIDS URIs to a relative path or URL, see
+        `dataset_link`. Names keep letters, digits, dashes and underscores only.
+    descriptions : mapping of str to str
+        What each ``desc-`` label means. Rows that are there already are kept, so that runs
+        with other models add theirs.
+
+    Raises
+    ------
+    OutputError
+        The dataset was made by another tool, or cannot be created.
+    ReadWriteError
+        Writing failed midway.
+
+    Notes
+    -----
+    A file that has the right content is not touched, so that parallel runs do not disturb
+    each other. Links and sources of earlier runs are kept.
+    """
+    check_output(names, version)
+    path = names.path("dataset_description")
+    before = read_json(path) if path.is_file() else {}
+    old_links = before.get("DatasetLinks")
+    old_sources = before.get("SourceDatasets")
+    merged_links = (old_links if isinstance(old_links, dict) else {}) | dict(links or {})
+    merged = list(old_sources) if isinstance(old_sources, list) else []
+    merged += [dict(source) for source in sources if dict(source) not in merged]
+    content = _description(version, merged, dict(sorted(merged_links.items())))
+    if content != before:
+        write_json(path, content)
+    table = names.path("descriptions")
+    rows: dict[str, str] = {}
+    if table.is_file():
+        known = read_tsv(table)
+        rows = dict(zip(known.get("desc_id", []), known.get("description", []), strict=True))
+    rows |= {f"desc-{label}": text for label, text in (descriptions or {}).items()}
+    ordered = sorted(rows)
+    columns = {"desc_id": ordered, "description": [rows[key] for key in ordered]}
+    _update(table, tsv_text(columns))
+    _update(names.path("bidsignore"), "".join(f"{line}\n" for line in IGNORED))
+    _update(names.path("readme"), README)
+
+
+def _update(path: Path, text: str) -> None:
+    """Write a text file unless it has this content."""
+    try:
+        if path.read_bytes() == text.encode():
+            return
+    except OSError:
+        pass
+    write_bytes(path, text.encode())

@@ -1,0 +1,110 @@
+"""Maps of parcels: a table in atlas order and the same numbers painted on the atlas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_brainlm.bidsio import images, write
+from bids_brainlm.bidsio.stream import load_image
+from bids_brainlm.errors import DataError
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """The parcels that maps are painted on.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Label numbers of the atlas.
+    names : tuple of str
+    labels : array of int, shape (x, y, z)
+        Row of the table plus 1; 0 outside.
+    affine : array, shape (4, 4)
+    """
+
+    index: tuple[int, ...]
+    names: tuple[str, ...]
+    labels: np.ndarray
+    affine: np.ndarray
+
+    @classmethod
+    def read(cls, image: Path, table: Path) -> MapSet:
+        """Read the ``stat-label`` map of a run.
+
+        Raises
+        ------
+        DataError
+            The image has labels that the table does not list.
+        """
+        columns = write.read_tsv(table)
+        index = tuple(int(v) for v in columns["index"])
+        loaded = load_image(image)
+        values = np.rint(np.nan_to_num(np.asanyarray(loaded.dataobj))).astype(np.int64)
+        rows = np.zeros(max(int(values.max()), *index) + 1, np.int32)
+        rows[list(index)] = np.arange(1, len(index) + 1)
+        labels = rows[values]
+        if (labels == 0).sum() != (values == 0).sum():
+            raise DataError(f"{image} has labels that {table.name} does not list.")
+        return cls(index, tuple(columns["name"]), labels, loaded.affine)
+
+
+def write_map(
+    maps: MapSet, paths: Mapping[str, Path], labels: Sequence[str], values: np.ndarray
+) -> None:
+    """Write a map as table and as image.
+
+    Parameters
+    ----------
+    maps : MapSet
+        The parcels.
+    paths : mapping of str to Path
+        ``tsv`` and ``nii.gz``.
+    labels : sequence of str
+        Names of the columns.
+    values : array, shape (n_parcels, n_columns)
+        NaN where there is no value.
+    more : mapping of str to array, shape (n_parcels,), optional
+        Further columns of the table, such as ``ci_low``; they are not painted.
+    """
+    table: dict[str, object] = {"index": list(maps.index), "name": list(maps.names)}
+    table.update({label: values[:, k] for k, label in enumerate(labels)})
+    table.update(more or {})
+    write.write_tsv(paths["tsv"], table)
+    columns = values[:, 0] if values.shape[1] == 1 else values
+    painted = images.paint(columns, maps.labels, maps.affine)
+    write.write_nifti(paths["nii.gz"], painted)
+
+
+def read_map(path: Path) -> tuple[list[int], list[str], list[str], np.ndarray]:
+    """Read a map's table.
+
+    Returns
+    -------
+    index : list of int
+    names : list of str
+    columns : list of str
+    values : array, shape (n_parcels, n_columns)
+
+    Raises
+    ------
+    DataError
+        The table is damaged.
+    """
+    table = write.read_tsv(path)
+    columns = [name for name in table if name not in ("index", "name")]
+    try:
+        index = [int(v) for v in table["index"]]
+        values = np.array(
+            [[np.nan if v == "n/a" else float(v) for v in table[c]] for c in columns], float
+        )
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected the columns index and name and numbers, found {error}.",
+            hint="Remake it: run the participant level again with --overwrite.",
+        ) from None
+    return index, table["name"], columns, values.T.reshape(len(index), len(columns))

@@ -1,0 +1,1 @@
+"""Text and language models: knows no brain, no BIDS, no settings."""

@@ -1,0 +1,132 @@
+"""Write the reports: pages are remade when something that they show has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from bids_brainlm import __version__, config, logs
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.config import Config
+from bids_brainlm.plan.records import Plan
+from bids_brainlm.steps import base, reports
+from bids_brainlm.steps.base import Unit
+
+MANY = 3  # pages from which on worker processes pay off
+
+
+def write_pages(
+    settings: Config,
+    plan: Plan,
+    failed: Sequence[tuple[Unit, str]],
+    names: Names,
+    log: logs.RunLog,
+) -> None:
+    """Write the pages of a level and ``logs/CITATION.md``.
+
+    Parameters
+    ----------
+    settings : Config
+    plan : Plan
+    failed : sequence of (Unit, str)
+        What failed and why.
+    names : Names
+    log : RunLog
+    """
+    if settings.level == "stimulus":
+        return
+    shared = {
+        "settings": {k: v for k, v in config.digest(settings).items()},
+        "command": config.command(settings),
+        "version": __version__,
+    }
+    if settings.level == "group":
+        _group(settings, plan, failed, shared, names, log)
+    else:
+        _participants(settings, plan, failed, shared, names, log)
+    for name, text in reports.citation(settings.output_dir, version=__version__).items():
+        _update(settings.output_dir / name, text.encode())
+
+
+def _participants(settings, plan, failed, shared, names, log) -> None:  # noqa: ANN001
+    """Remake the pages of participants whose results changed."""
+    wanted = []
+    for participant in plan.participants:
+        mine = [job for job in plan.jobs if job.unit.participant in (participant, None)]
+        own = {
+            "skipped": [(s.what, s.why) for s in plan.skipped if s.participant == participant],
+            "failed": [(str(u), why) for u, why in failed if u.participant in (participant, None)],
+        }
+        key = _key([*(job.key for job in mine), own, shared])
+        path = names.path("participant_report", {"participant": participant, "ext": "html"})
+        if settings.execution.reports_only or _stored(path) != key:
+            wanted.append((settings.output_dir, participant, own, shared, key))
+    if not wanted:
+        return
+    log.say(f"reports: {len(wanted)} participants")
+    n_workers = min(settings.execution.nprocs or 2, len(wanted))
+    if n_workers > 1 and len(wanted) >= MANY:
+        with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+            for done, _ in enumerate(pool.map(_participant, wanted), start=1):
+                log.tick(f"reports: {done}/{len(wanted)}")
+        return
+    for one in wanted:
+        _participant(one)
+
+
+def _participant(task: tuple[Path, str, Mapping, Mapping, str]) -> None:
+    """Write the page of one participant (also in a worker process)."""
+    out_dir, participant, own, shared, key = task
+    files = reports.participant_report(out_dir, participant, **own, **shared)
+    _write(out_dir, files, key)
+
+
+def _group(settings, plan, failed, shared, names, log) -> None:  # noqa: ANN001
+    """Remake the group's page if results changed."""
+    own = {
+        "skipped": [(s.what, s.why) for s in plan.skipped],
+        "failed": [(str(u), why) for u, why in failed],
+    }
+    key = _key([*(job.key for job in plan.jobs), own, shared])
+    path = names.path("group_report")
+    if settings.execution.reports_only or _stored(path) != key:
+        log.say("report: group")
+        _write(settings.output_dir, reports.group_report(settings.output_dir, **own, **shared), key)
+
+
+def _write(out_dir: Path, files: Mapping[str, bytes | str], key: str) -> None:
+    """Write figures first and the page, which carries the key, last."""
+    order = sorted(files, key=lambda name: (name.endswith(".html"), name))
+    for name in order:
+        content = files[name]
+        data = content.encode() if isinstance(content, str) else content
+        if name.endswith(".html"):
+            data = data.rstrip() + f"\n<!-- key {key} -->\n".encode()
+        _update(out_dir / name, data)
+
+
+def _update(path: Path, data: bytes) -> None:
+    """Write a file unless it has this content."""
+    if not path.is_file() or path.read_bytes() != data:
+        write.write_bytes(path, data)
+
+
+def _key(parts: Sequence[object]) -> str:
+    """Hash what a page shows."""
+    return hashlib.sha256(
+        base.canonical([reports.VERSION, *parts]).encode()
+    ).hexdigest()
+
+
+def _stored(path: Path) -> str | None:
+    """Return the key of a page."""
+    if not path.is_file():
+        return None
+    last = path.read_bytes()[-120:].decode(errors="replace").strip().splitlines()[-1:]
+    if not last or not last[0].startswith("<!-- key "):
+        return None
+    return last[0].removeprefix("<!-- key ").removesuffix(" -->")

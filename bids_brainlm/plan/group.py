@@ -1,0 +1,209 @@
+"""Plan the group level from the output folder alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.config import Config
+from bids_brainlm.errors import MissingInputError, OutputError, SelectionError
+from bids_brainlm.plan.records import Plan, Skip
+from bids_brainlm.steps import ceilings, group
+from bids_brainlm.steps.base import Job, Unit
+
+MIN_PARTICIPANTS = 2
+Place = tuple[str, str, str]  # story, space, atlas
+Person = tuple[str, str | None, str | None]  # participant, session, run
+
+
+def plan(config: Config) -> Plan:
+    """Find out what a group call has to make.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    MissingInputError
+        There are no participant results, or some participants lack maps that others have
+        (without ``--on-error continue``).
+    SelectionError
+        The filters select nothing.
+    """
+    names = Names(config.output_dir)
+    if not names.path("dataset_description").is_file():
+        raise MissingInputError(
+            f"OUTPUT_DIR {config.output_dir} has no results of participants.",
+            hint="Run the participant level first, with the same OUTPUT_DIR.",
+        )
+    series = _series(names, config)
+    maps = _maps(names, series)
+    skipped: list[Skip] = []
+    first, second = [], []
+    for place, people in sorted(series.items()):
+        participants = {p for p, _, _ in people}
+        if len(participants) < MIN_PARTICIPANTS:
+            only = f"only {len(participants)} participant, a group needs {MIN_PARTICIPANTS}"
+            skipped.append(Skip(f"story {place[0]}", only))
+            continue
+        ceiling = _ceiling(place, people, config, names)
+        first.append(ceiling)
+        for desc, found in sorted(maps.get(place, {}).items()):
+            missing = sorted({p for p, _, _ in people} - {p for p, _, _ in found})
+            skipped += _missing(place, desc, missing, config)
+            if len({p for p, _, _ in found}) >= MIN_PARTICIPANTS:
+                second.append(_group(place, desc, found, ceiling, config, names))
+    if not first:
+        raise MissingInputError(
+            "; ".join(f"{s.what}: {s.why}" for s in skipped) or "There are no parcel series.",
+            hint="Run the participant level for more participants.",
+        )
+    return Plan([("ceilings", first), ("group", second)], skipped=tuple(skipped))
+
+
+def _wanted(config: Config) -> tuple[set[str], set[str]]:
+    """Return the participants and tasks of the filters, without prefixes."""
+    participants = {p.removeprefix("sub-") for p in config.inputs.participant_label}
+    return participants, {t.removeprefix("task-") for t in config.inputs.task_label}
+
+
+def _series(names: Names, config: Config) -> dict[Place, dict[Person, Path]]:
+    """Find the records of all parcel series by story, space and atlas."""
+    participants, tasks = _wanted(config)
+    found: dict[Place, dict[Person, Path]] = defaultdict(dict)
+    everything = names.find("timeseries", {"ext": "json"})
+    for path in everything:
+        labels = names.parse(path)[1]
+        if participants and labels["participant"] not in participants:
+            continue
+        if tasks and labels["story"] not in tasks:
+            record = write.read_json(path)
+            if record.get("Task") not in tasks:
+                continue
+        place = (labels["story"], labels["space"], labels["atlas"])
+        found[place][(labels["participant"], labels.get("session"), labels.get("run"))] = path
+    if not everything:
+        raise MissingInputError(
+            f"OUTPUT_DIR {config.output_dir} has no results of participants.",
+            hint="Run the participant level first, with the same OUTPUT_DIR.",
+        )
+    if not found:
+        raise SelectionError(
+            f"The filters select none of {len(everything)} parcel series in {config.output_dir}."
+        )
+    return found
+
+
+def _maps(
+    names: Names, series: Mapping[Place, Mapping[Person, Path]]
+) -> dict[Place, dict[str, dict[Person, Path]]]:
+    """Find the records of all maps by place and ``desc``."""
+    found: dict[Place, dict[str, dict[Person, Path]]] = defaultdict(lambda: defaultdict(dict))
+    for path in names.find("boldmap", {"ext": "json", "stat": "r"}):
+        labels = names.parse(path)[1]
+        place = (labels["story"], labels["space"], labels["atlas"])
+        person = (labels["participant"], labels.get("session"), labels.get("run"))
+        if person in series.get(place, {}):
+            found[place][labels["desc"]][person] = path
+    return found
+
+
+def _missing(place: Place, desc: str, missing: list[str], config: Config) -> list[Skip]:
+    """Refuse to go on without participants, unless told so."""
+    if not missing:
+        return []
+    listed = " ".join(missing)
+    if config.execution.on_error == "stop":
+        raise MissingInputError(
+            f"Story {place[0]}, {desc}: {len(missing)} participants have parcel series but no "
+            f"maps: {listed}.",
+            hint="Run the participant level for them, or go on without with --on-error continue.",
+        )
+    return [Skip(f"sub-{p} {place[0]} {desc}", "no maps", p) for p in missing]
+
+
+def _key(path: Path) -> str:
+    """Return the key in a record."""
+    key = write.read_json(path).get("Key")
+    if not isinstance(key, str):
+        raise OutputError(f"{path} has no key, expected a sidecar of bids_brainlm.")
+    return key
+
+
+def _labels(names: Names, place: Place, person: Person) -> dict[str, Path]:
+    """Return the atlas on the grid of one run."""
+    story, space, atlas = place
+    participant, session, run = person
+    unit = Unit(story=story, space=space, atlas=atlas, participant=participant, session=session,
+                run=run)
+    return {
+        "label_nii": unit.place(names, "boldmap", "nii.gz", {"stat": "label"}),
+        "label_tsv": unit.place(names, "boldmap", "tsv", {"stat": "label"}),
+    }
+
+
+def _ceiling(
+    place: Place, people: Mapping[Person, Path], config: Config, names: Names
+) -> Job:
+    """Plan the ceilings of one story."""
+    unit = Unit(story=place[0], space=place[1], atlas=place[2])
+    first = min(people, key=lambda p: tuple(str(x) for x in p))
+    files = _labels(names, place, first)
+    for (participant, session, run), path in people.items():
+        data = path.with_suffix(".tsv")
+        data = data if data.is_file() else path.with_suffix(".nc")
+        files[f"series:{participant}:{session}:{run}"] = data
+    return Job(
+        step=ceilings.NAME,
+        version=ceilings.VERSION,
+        unit=unit,
+        record=ceilings.record(unit, names),
+        outputs=ceilings.outputs(unit, names),
+        files=files,
+        settings=asdict(ceilings.params(config)),
+        fingerprints={names.relative(p): _key(p) for p in people.values()},
+    )
+
+
+def _group(
+    place: Place,
+    desc: str,
+    found: Mapping[Person, Path],
+    ceiling: Job,
+    config: Config,
+    names: Names,
+) -> Job:
+    """Plan the group maps of one feature space."""
+    unit = Unit(story=place[0], space=place[1], atlas=place[2], feature=desc)
+    stats = group.statistics(desc)
+    first = min(found, key=lambda p: tuple(str(x) for x in p))
+    files = {**_labels(names, place, first), "first": found[first]}
+    for participant, session, run in found:
+        person = Unit(story=place[0], space=place[1], atlas=place[2], participant=participant,
+                      session=session, run=run)
+        for stat in ("r", "rjoint", "r2", "unique"):
+            if stat in stats or stat in ("r", "r2"):
+                labels = {"desc": desc, "stat": stat}
+                files[f"{stat}:{participant}:{session}:{run}"] = person.place(
+                    names, "boldmap", "tsv", labels
+                )
+    return Job(
+        step=group.NAME,
+        version=group.VERSION,
+        unit=unit,
+        record=group.record(unit, names),
+        outputs=group.outputs(unit, names, stats),
+        upstream=(ceiling,),
+        files=files,
+        settings=asdict(group.params(config)),
+        fingerprints={names.relative(p): _key(p) for p in found.values()},
+    )

@@ -1,0 +1,132 @@
+"""One look for all figures, and bytes that depend on nothing but the data.
+
+Colours are those of Okabe and Ito, which stay apart for colour-blind readers and in grey
+print. Figures are drawn without pyplot state.
+
+References
+----------
+.. [1] Wong (2011), Points of view: Color blindness, doi:10.1038/nmeth.1618
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+PINK = "#CC79A7"
+SKY = "#56B4E9"
+YELLOW = "#E69F00"
+INK = "#1b1f24"
+GREY = "#6b7280"
+PALE = "#d7dbe0"
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW, INK)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+
+WIDTH = 8.4
+"""Width of a figure across the page, inches."""
+
+_RC = {
+    "svg.hashsalt": "bids_brainlm",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 7.0,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#8b929b",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.color": "#4b5563",
+    "ytick.color": "#4b5563",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "text.color": INK,
+    "path.simplify": True,
+    "hatch.linewidth": 0.6,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw and save inside this context: default matplotlib settings plus the house style."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcParams.update(
+            {
+                k: v
+                for k, v in mpl.rcParamsDefault.items()
+                if k not in ("backend", "interactive", "backend_fallback", "toolbar")
+                and not k.startswith("webagg")
+            }
+        )
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure, size in inches, that lays itself out."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def svg(fig: Figure) -> bytes:
+    """Return the figure as SVG without dates, so that equal data give equal bytes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(fig)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "bids_brainlm"})
+    return buffer.getvalue()
+
+
+def png(fig: Figure, dpi: int = 160) -> bytes:
+    """Return the figure as PNG without version stamps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(fig)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def zero_line(axes: Axes) -> None:
+    """Mark zero on the y axis."""
+    axes.axhline(0.0, color="#9aa1aa", linewidth=0.8, zorder=0)
+
+
+def layer_ticks(axes: Axes, columns: tuple[str, ...]) -> None:
+    """Label the x axis with layer numbers, at most 13 of them."""
+    step = max(1, -(-len(columns) // 13))
+    places = list(range(0, len(columns), step))
+    axes.set_xticks(places, [short_column(columns[i]) for i in places])
+    axes.set_xlim(-0.4, len(columns) - 0.6)
+
+
+def short_column(name: str) -> str:
+    """Shorten ``layer03`` to ``3``; other names stay."""
+    return str(int(name[5:])) if name.startswith("layer") and name[5:].isdigit() else name

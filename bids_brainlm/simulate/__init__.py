@@ -1,0 +1,1 @@
+"""Datasets with a planted, known signal."""

@@ -1,0 +1,210 @@
+"""What all steps share: units, jobs, keys, records, resources.
+
+A job is one call's worth of work with declared inputs and outputs. Its key is a hash of the
+step, its version, its settings, facts from planning, the content of its inputs and the keys of
+the jobs it builds on. The job's record (a JSON sidecar, written last) holds the key and the
+sha256 of every output. Same key and intact files: the job is skipped. Outputs are the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bids_brainlm import __version__
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.names import Names, templates
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a job is about; ``None`` where an entity does not apply."""
+
+    story: str | None = None
+    participant: str | None = None
+    session: str | None = None
+    run: str | None = None
+    task: str | None = None
+    space: str | None = None
+    atlas: str | None = None
+    model: str | None = None
+    feature: str | None = None
+
+    def place(
+        self, names: Names, logical: str, ext: str, labels: Mapping[str, str | None] | None = None
+    ) -> Path:
+        """Return the path of an output of this unit; ``labels`` are laid over its own."""
+        known = set(re.findall(r"{(\w+)}", templates()[logical]))
+        given = {**asdict(self), **(labels or {}), "ext": ext}
+        return names.path(logical, {k: v for k, v in given.items() if k in known})
+
+    def __str__(self) -> str:
+        """Name the unit for people: ``sub-001 ses-1 run-1 black minilm embeddings``."""
+        parts = [
+            self.participant and f"sub-{self.participant}",
+            self.session and f"ses-{self.session}",
+            self.run and f"run-{self.run}",
+            self.story,
+            self.model,
+            self.feature,
+        ]
+        return " ".join(p for p in parts if p)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work with declared inputs and outputs.
+
+    ``record`` is the JSON sidecar that is written last. ``outputs`` are all other files.
+    ``sources`` are external inputs (hashed by content), ``upstream`` jobs whose outputs are
+    read (their keys enter this key). ``facts`` are plain values found while planning. Jobs with
+    the same ``group`` run in one call and share work.
+    """
+
+    step: str
+    version: int
+    unit: Unit
+    record: Path
+    outputs: Mapping[str, Path]
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    upstream: tuple[Job, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    group: Hashable = None
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides the content of the outputs."""
+        return hashlib.sha256(canonical(self.ingredients()).encode()).hexdigest()
+
+    def ingredients(self) -> dict[str, object]:
+        """Return what the key is made of, as plain data."""
+        return {
+            "Name": self.step,
+            "Version": self.version,
+            "Unit": {k: v for k, v in asdict(self.unit).items() if v is not None},
+            "Parameters": plain(self.settings),
+            "Facts": plain(self.facts),
+            "Inputs": dict(sorted(self.fingerprints.items())),
+            "Upstream": sorted(job.key for job in self.upstream),
+        }
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step may use; never changes results."""
+
+    out_dir: Path
+    bids_dir: Path
+    nprocs: int = 1
+    mem_gb: float = 4.0
+    device: str = "cpu"
+    offline: bool = False
+    models_dir: Path | None = None
+    progress: Callable[[str], None] = lambda text: None
+    cancelled: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: an error, or warnings."""
+
+    job: Job
+    error: Exception | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def made_by(job: Job, step: str) -> Job:
+    """Return the upstream job of a step."""
+    return next(one for one in job.upstream if one.step == step)
+
+
+def plain(value: object) -> object:
+    """Return the value as JSON would give it back (tuples become lists, keys text)."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def canonical(value: object) -> str:
+    """Return JSON text that is equal for equal data."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def finish(job: Job, meta: Mapping[str, object]) -> None:
+    """Write the job's record: description, key, ingredients and the sha256 of every output.
+
+    Called last, so that a killed job leaves no record and is made again.
+    """
+    sums = {
+        path.relative_to(_root(job)).as_posix(): write.sha256_file(path)
+        for path in sorted(job.outputs.values())
+    }
+    write.write_json(job.record, {**meta, **stamp(job), "Outputs": sums})
+
+
+def stamp(job: Job) -> dict[str, object]:
+    """Return the part of a sidecar that says how the file was made."""
+    ingredients = job.ingredients()
+    return {
+        "SoftwareVersions": {"bids_brainlm": __version__},
+        "Key": job.key,
+        "Step": {k: ingredients[k] for k in ("Name", "Version", "Parameters", "Facts", "Inputs")},
+    }
+
+
+def _root(job: Job) -> Path:
+    """Return the deepest folder that holds the record and all outputs."""
+    common = job.record.parent
+    while not all(path.is_relative_to(common) for path in job.outputs.values()):
+        common = common.parent
+    return common
+
+
+def state(job: Job) -> str:
+    """Tell whether a job is ``done``, ``missing`` (or damaged), or ``other`` (other key)."""
+    if not job.record.is_file():
+        return "missing"
+    try:
+        stored = json.loads(job.record.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return "missing"
+    if not isinstance(stored, dict) or "Key" not in stored:
+        return "missing"
+    if stored["Key"] != job.key:
+        return "other"
+    sums = stored.get("Outputs", {})
+    root = _root(job)
+    for path in job.outputs.values():
+        name = path.relative_to(root).as_posix()
+        if not path.is_file() or write.sha256_file(path) != sums.get(name):
+            return "missing"
+    return "done"
+
+
+def difference(job: Job) -> str:
+    """Say in words in what a stored result differs from what is asked for."""
+    stored = json.loads(job.record.read_text(encoding="utf-8"))
+    step = stored.get("Step", {})
+    wanted = job.ingredients()
+    found = []
+    for part in ("Version", "Parameters", "Facts", "Inputs"):
+        old, new = step.get(part), wanted[part]
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            names = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+            found += [f"{n} was {_short(old.get(n))}, now {_short(new.get(n))}" for n in names]
+        else:
+            found.append(f"{part} was {_short(old)}, now {_short(new)}")
+    return "; ".join(found[:4]) or "an earlier step was made with other settings or inputs"
+
+
+def _short(value: object) -> str:
+    """Shorten a value for a message."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,429 @@
+"""Banded-ridge encoding of parcel series, with significance, once per run and feature space.
+
+All runs of a story that are asked for in one call share folds, band weights and matrix
+factorisations. One column of a map is one layer (or the single column of a space).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.config import Config
+from bids_brainlm.errors import BrainLMError, NumericalError
+from bids_brainlm.numerics import blas, crossval, design, folds, multiple, resampling
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+
+NAME = "encoding"
+VERSION = 1
+TARGETS_AT_ONCE = 40_000  # bounds memory; never changes a result
+SPACE_TITLES = {
+    "embeddings": "Embeddings",
+    "transformations": "Transformations",
+    "magnitudes": "Magnitudes",
+}
+STATISTICS = {
+    "r": "Pearson r of the main band's own prediction with the data, mean over folds",
+    "rjoint": "Pearson r of the whole prediction with the data, mean over folds",
+    "r2": "R2 of the whole prediction against the training mean, pooled over folds",
+    "unique": "R2 of the joint model minus R2 of the refitted nuisance-only model",
+    "p": "one-sided p of r, block permutation of held-out predictions, (k + 1) / (n + 1)",
+    "q": "p adjusted for the false discovery rate over the parcels of a column",
+    "rthresholded": "r where q is at most the false discovery rate, else n/a",
+}
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings that this step reads."""
+
+    delays: tuple[int, ...]
+    cv: int
+    inner_cv: int
+    gap: float
+    trim: tuple[int, int]
+    n_iter: int
+    alphas: tuple[float, ...]
+    selection_score: str
+    kernel_scaling: str
+    silence: str
+    scaled_bands: tuple[str, ...]
+    test_scaling: str
+    intercept: str
+    seed: int
+    n_permutations: int
+    block_length: int
+    fdr: float
+
+
+def params(config: Config) -> Params:
+    """Cut out the settings of this step."""
+    e, s = config.encoding, config.stats
+    return Params(
+        e.delays, e.cv, e.inner_cv, e.gap, e.trim, e.n_iter, e.alphas, e.selection_score,
+        e.kernel_scaling, e.silence, e.scaled_bands, e.test_scaling, e.intercept, e.seed,
+        s.n_permutations, s.block_length, s.fdr,
+    )
+
+
+def desc(unit: Unit) -> str:
+    """Return the ``desc`` label of a unit's maps, such as ``minilmEmbeddings``."""
+    if unit.feature == "nuisance":
+        return "nuisance"
+    return f"{unit.model}{SPACE_TITLES[str(unit.feature)]}"
+
+
+def statistics(unit: Unit, bands: Sequence[str]) -> list[str]:
+    """Return the statistics that are written for a unit."""
+    main = ["r", "rjoint", "r2", "p", "q", "rthresholded"]
+    if unit.feature != "nuisance":
+        main.insert(3, "unique")
+    return main + [f"r{band}" for band in bands if band != "model"]
+
+
+def outputs(unit: Unit, names: Names, bands: Sequence[str]) -> dict[str, Path]:
+    """Return the files that the step writes, without the record (the sidecar of r)."""
+    found = {}
+    for stat in statistics(unit, bands):
+        labels = {"desc": desc(unit), "stat": stat}
+        for ext in ("tsv", "nii.gz", "json"):
+            if (stat, ext) != ("r", "json"):
+                found[f"{stat}.{ext}"] = unit.place(names, "boldmap", ext, labels)
+    return found
+
+
+def record(unit: Unit, names: Names) -> Path:
+    """Return the sidecar that is written last."""
+    return unit.place(names, "boldmap", "json", {"desc": desc(unit), "stat": "r"})
+
+
+@dataclass
+class _Person:
+    """One run's targets: ``kept`` tells which parcels have a series."""
+
+    job: Job
+    series: np.ndarray
+    kept: np.ndarray
+    columns: list[crossval.Result]
+
+
+def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
+    """Encode several runs of one story with one feature space."""
+    outcomes, people = [], []
+    for job in jobs:
+        try:
+            people.append(_read_person(job))
+        except BrainLMError as error:
+            outcomes.append(Outcome(job, error))
+    for batch in _batches(people):
+        try:
+            outcomes += _encode_batch(batch, settings, resources)
+        except BrainLMError as error:
+            outcomes += [Outcome(person.job, error) for person in batch]
+    return outcomes
+
+
+def _read_person(job: Job) -> _Person:
+    """Read the parcel series of a run."""
+    path = made_by(job, "parcels").outputs["series"]
+    if path.suffix == ".nc":
+        import xarray
+
+        with xarray.open_dataset(path, engine="h5netcdf") as stored:
+            series = stored["series"].to_numpy().astype(np.float64)
+    else:
+        _, series = write.read_matrix_tsv(path)
+    kept = np.isfinite(series).all(axis=0)
+    return _Person(job, series, kept, [])
+
+
+def _batches(people: Sequence[_Person]) -> Iterator[list[_Person]]:
+    """Group runs of equal length into batches that fit into memory."""
+    by_length: dict[int, list[_Person]] = defaultdict(list)
+    for person in people:
+        by_length[len(person.series)].append(person)
+    for same in by_length.values():
+        batch: list[_Person] = []
+        for person in same:
+            n_targets = sum(int(p.kept.sum()) for p in batch) + int(person.kept.sum())
+            if batch and n_targets > TARGETS_AT_ONCE:
+                yield batch
+                batch = []
+            batch.append(person)
+        yield batch
+
+
+def _encode_batch(
+    batch: Sequence[_Person], settings: Params, resources: Resources
+) -> list[Outcome]:
+    """Fit all columns for a batch of runs and write their maps."""
+    job = batch[0].job
+    n_trs = len(batch[0].series)
+    nuisance = _nuisance_bands(job, settings, n_trs)
+    columns = _columns(job, settings, n_trs, nuisance)
+    plan = _plan(job, settings, n_trs, len(nuisance) + (columns[0][1] is not None))
+    targets = [person.series[:, person.kept] for person in batch]
+    main = None if columns[0][1] is None else "model"
+
+    def fit(column: tuple[str, design.Band | None]) -> list[dict[str, object]]:
+        if resources.cancelled():
+            raise KeyboardInterrupt
+        label, band = column
+        bands = nuisance if band is None else [*nuisance, band]
+        results = crossval.crossvalidate(bands, targets, plan, main=main)
+        tables = [_test(result, plan, settings, p.job) for result, p in zip(results, batch,
+                                                                            strict=True)]
+        resources.progress(f"{job.unit.story} {desc(job.unit)} {label}: {len(batch)} runs")
+        return tables
+
+    with blas.single_threaded(), ThreadPoolExecutor(max(1, resources.nprocs)) as pool:
+        fitted = list(pool.map(fit, columns))
+    labels = [label for label, _ in columns]
+    bands = [band.name for band in nuisance] + ([] if main is None else ["model"])
+    outcomes = []
+    for k, person in enumerate(batch):
+        try:
+            tables = [column[k] for column in fitted]
+            _write_person(person, labels, tables, plan, settings, nuisance, columns[0][1], bands)
+            outcomes.append(Outcome(person.job))
+        except BrainLMError as error:
+            outcomes.append(Outcome(person.job, error))
+    return outcomes
+
+
+def _nuisance_bands(job: Job, settings: Params, n_trs: int) -> list[design.Band]:
+    """Read the bands silence, counts and, where known, phonemes."""
+    words = made_by(job, "words")
+    values = write.read_stim_tsv_gz(words.outputs["stim_nuisance"])[:n_trs]
+    sidecar = write.read_json(words.outputs["stim_nuisance_json"])
+    header = list(sidecar["Columns"])
+    everywhere = np.ones(len(values), bool)
+    return [
+        design.Band(
+            name,
+            values[:, [header.index(c) for c in members]],
+            everywhere,
+            name in settings.scaled_bands,
+        )
+        for name, members in sidecar["Bands"].items()
+    ]
+
+
+def _columns(
+    job: Job, settings: Params, n_trs: int, nuisance: Sequence[design.Band]
+) -> list[tuple[str, design.Band | None]]:
+    """Return the label and the model band of every column of the maps."""
+    if job.unit.feature == "nuisance":
+        return [("value", None)]
+    features = made_by(job, "features")
+    silent = nuisance[0].features[:, 0] > 0
+    found: list[tuple[str, design.Band | None]] = []
+    for label, values in _read_features(job, features)[0].items():
+        band = design.silence_policy(values[:n_trs].astype(np.float64), silent, settings.silence)
+        found.append(
+            (label, design.Band("model", band.features, band.valid,
+                                "model" in settings.scaled_bands))
+        )
+    return found
+
+
+def _read_features(job: Job, features: Job) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Read a feature space, one array (n_trs, n_features) a column of the maps."""
+    meta = write.read_json(features.record)
+    if job.unit.feature == "magnitudes":
+        return {"value": write.read_stim_tsv_gz(features.outputs["magnitudes"])}, meta
+    import xarray
+
+    with xarray.open_dataset(features.outputs["features"], engine="h5netcdf") as stored:
+        values = stored[str(job.unit.feature)].to_numpy()
+        first = 0 if job.unit.feature == "embeddings" else 1
+    wanted = job.facts["layers"] or range(first, first + values.shape[1])
+    return {
+        f"layer{layer:02d}": values[:, layer - first].reshape(len(values), -1)
+        for layer in wanted
+        if first <= layer < first + values.shape[1]
+    }, meta
+
+
+def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
+    """Fix the folds of a story."""
+    tr = float(job.facts["tr"])
+    first, last = settings.trim
+    rows = np.arange(first, n_trs - last)
+    if len(rows) < 4 * settings.cv:
+        raise NumericalError(
+            f"{job.unit}: {n_trs} volumes less {first} + {last} trimmed are {max(len(rows), 0)} "
+            f"rows, too few for {settings.cv} folds.",
+            hint="Use fewer folds with --cv or a shorter --trim.",
+        )
+    return crossval.make_plan(
+        rows,
+        n_folds=settings.cv,
+        n_inner=settings.inner_cv,
+        gap=gap_in_trs(settings.gap, tr),
+        n_bands=n_bands,
+        n_gammas=settings.n_iter,
+        alphas=settings.alphas,
+        delays=settings.delays,
+        seed=settings.seed,
+        score=settings.selection_score,
+        test_scaling=settings.test_scaling,
+        centre=settings.intercept == "train",
+        common_scale=settings.kernel_scaling == "trace",
+    )
+
+
+def gap_in_trs(gap: float, tr: float) -> int:
+    """Return a gap in s as whole TRs, rounded up."""
+    return math.ceil(gap / tr - 1e-9)
+
+
+def _test(
+    result: crossval.Result, plan: crossval.Plan, settings: Params, job: Job
+) -> dict[str, object]:
+    """Return the statistics of one column of one run."""
+    length = min(settings.block_length, len(result.prediction) // 6)
+    tested = resampling.block_permutation_test(
+        result.prediction,
+        result.observed,
+        block_length=length,
+        n_permutations=settings.n_permutations,
+        rng=np.random.default_rng([settings.seed, 1]),
+        segments=plan.segments,
+    )
+    q = multiple.benjamini_hochberg(tested.p)
+    gammas = np.stack([g[i] for g, i in zip(plan.gammas, result.gamma_index, strict=True)])
+    return {
+        "r": result.r,
+        "rjoint": result.rjoint,
+        "r2": result.r2,
+        "p": tested.p,
+        "q": q,
+        "rthresholded": np.where(q <= settings.fdr, result.r, np.nan),
+        **{f"r{name}": values for name, values in result.band_r.items() if name != "model"},
+        "alphas": np.bincount(result.alpha_index.ravel(), minlength=len(plan.alphas)),
+        "gammas": gammas.mean(axis=(0, 1)),
+        "significant": int(np.nansum(q <= settings.fdr)),
+        "block_length": tested.block_length_used,
+    }
+
+
+def _write_person(
+    person: _Person,
+    labels: Sequence[str],
+    tables: Sequence[Mapping[str, object]],
+    plan: crossval.Plan,
+    settings: Params,
+    nuisance: Sequence[design.Band],
+    model_band: design.Band | None,
+    bands: Sequence[str],
+) -> None:
+    """Write all maps of one run."""
+    job = person.job
+    n_parcels = len(person.kept)
+    parcels = made_by(job, "parcels")
+    maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
+    meta = _meta(job, labels, tables, plan, settings, bands, [*nuisance, model_band])
+    values: dict[str, np.ndarray] = {}
+    for stat in statistics(job.unit, bands):
+        if stat == "unique":
+            continue
+        values[stat] = np.full((n_parcels, len(labels)), np.nan)
+        for c, table in enumerate(tables):
+            values[stat][person.kept, c] = table[stat]
+    if job.unit.feature != "nuisance":
+        base = read_map(made_by(job, "encoding").outputs["r2.tsv"])[3]
+        values["unique"] = values["r2"] - base
+    for stat, table in values.items():
+        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        write_map(maps, paths, labels, table)
+        if stat != "r":
+            described = {"Description": _description(stat), "Statistic": stat, **meta}
+            write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
+    finish(job, {"Description": _description("r"), "Statistic": "r", **meta})
+
+
+def _description(stat: str) -> str:
+    """Say what a statistic is."""
+    return STATISTICS.get(stat) or f"Pearson r of the band {stat[1:]} alone, mean over folds"
+
+
+def _meta(
+    job: Job,
+    labels: Sequence[str],
+    tables: Sequence[Mapping[str, object]],
+    plan: crossval.Plan,
+    settings: Params,
+    bands: Sequence[str],
+    members: Sequence[design.Band | None],
+) -> dict[str, object]:
+    """Return the part of the sidecars that all statistics share."""
+    unit = job.unit
+    known = write.read_json(made_by(job, "parcels").record)
+    model = None
+    if unit.feature != "nuisance":
+        model = write.read_json(made_by(job, "features").record)["Model"]
+    chosen = {label: np.asarray(t["alphas"]) for label, t in zip(labels, tables, strict=True)}
+    return {
+        "Story": unit.story, "Task": unit.task, "Participant": unit.participant,
+        "Session": unit.session, "Run": unit.run, "Space": unit.space, "Atlas": unit.atlas,
+        "FeatureSpace": unit.feature, "Columns": list(labels), "Model": model,
+        "Bands": [
+            {"Name": name, "NumberOfFeatures": int(band.features.shape[1])}
+            for name, band in zip(bands, [m for m in members if m is not None], strict=True)
+        ],
+        "Delays": list(plan.delays),
+        "RepetitionTime": job.facts["tr"],
+        "StartTime": known["StartTime"],
+        "Folds": [
+            {"Test": folds.ranges(fold.test), "Train": folds.ranges(fold.train)}
+            for fold in plan.outer
+        ],
+        "Gap": {"Seconds": settings.gap, "TRs": gap_in_trs(settings.gap, float(job.facts["tr"]))},
+        "Trim": list(settings.trim),
+        "NumberOfRows": int(known["NumberOfVolumes"]),
+        "Alphas": {
+            "Tried": plan.alphas.tolist(),
+            "Chosen": {label: counts.tolist() for label, counts in chosen.items()},
+            "EdgeShare": {
+                label: float((counts[0] + counts[-1]) / counts.sum()) if len(counts) > 1 else None
+                for label, counts in chosen.items()
+            },
+        },
+        "Gammas": {
+            "NumberOfDraws": settings.n_iter,
+            "Seed": settings.seed,
+            "Mean": {
+                label: dict(zip(bands, np.asarray(t["gammas"]).round(6).tolist(), strict=True))
+                for label, t in zip(labels, tables, strict=True)
+            },
+        },
+        "SilencePolicy": settings.silence,
+        "SelectionScore": settings.selection_score,
+        "Seed": settings.seed,
+        "Inference": {
+            "Test": "block permutation of held-out predictions",
+            "Scored": "the model band's own prediction" if model else "the whole prediction",
+            "BlockLength": tables[0]["block_length"],
+            "NumberOfPermutations": settings.n_permutations,
+            "Alternative": "greater",
+            "Family": "parcels of one column",
+            "Correction": "Benjamini-Hochberg",
+            "FDR": settings.fdr,
+            "NumberOfSignificant": {
+                label: t["significant"] for label, t in zip(labels, tables, strict=True)
+            },
+        },
+        "EmptyParcels": known["EmptyParcels"],
+        "Warnings": known["Warnings"],
+        "Sources": known["Sources"],
+    }

@@ -1,0 +1,390 @@
+"""Participant pages, the group page and the methods section, from the output folder alone.
+
+The functions return what is to be written, by relative path; the caller writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.errors import ReadWriteError
+from bids_brainlm.report import common, group, html, methods, participant
+from bids_brainlm.report.content import (
+    GroupStory,
+    Labels,
+    ParcelMap,
+    Person,
+    Recording,
+    RunFacts,
+    Words,
+)
+
+NAME = "reports"
+VERSION = 1
+
+SCORE_STATS = (
+    "r", "rjoint", "r2", "unique", "rsilence", "rcounts", "rphonemes", "p", "q", "rthresholded",
+)
+"""Statistics of participants that a page shows."""
+
+
+def participant_report(
+    out_dir: Path,
+    participant_label: str,
+    *,
+    warnings: Sequence[str] = (),
+    skipped: Sequence[tuple[str, str]] = (),
+    failed: Sequence[tuple[str, str]] = (),
+    settings: Mapping[str, object],
+    command: str,
+    version: str,
+) -> dict[str, bytes | str]:
+    """Make the page of one participant and its figure files.
+
+    Parameters
+    ----------
+    out_dir : Path
+        The output dataset.
+    participant_label : str
+        Label without prefix.
+    warnings : sequence of str
+        Shown in the first section, with those of the sidecars.
+    skipped, failed : sequence of (str, str)
+        What and why.
+    settings : mapping
+        Settings by name, or by section and name.
+    command : str
+        The command line.
+    version : str
+        Version of the app.
+
+    Returns
+    -------
+    dict
+        Content by path relative to ``out_dir``: ``sub-<id>.html`` and figures.
+
+    Raises
+    ------
+    ReadWriteError
+        An output cannot be read back.
+
+    Notes
+    -----
+    Equal files and arguments give equal bytes: there is no date on the page.
+    """
+    names = Names(out_dir)
+    facts = RunFacts(settings, command, version, tuple(warnings), tuple(skipped), tuple(failed))
+    recordings = _recordings(names, participant_label)
+
+    def naming(figure: str, ext: str, **more: str | None) -> str:
+        labels = {"participant": participant_label, "figure": figure, "ext": ext, **more}
+        return _relative(names, "participant_figure", labels)
+
+    page = participant.participant_page(participant_label, recordings, facts, naming)
+    path = _relative(names, "participant_report", {"participant": participant_label})
+    return {path: html.render(page), **{p.path: p.data for p in page.pictures()}}
+
+
+def group_report(
+    out_dir: Path,
+    *,
+    warnings: Sequence[str] = (),
+    skipped: Sequence[tuple[str, str]] = (),
+    failed: Sequence[tuple[str, str]] = (),
+    settings: Mapping[str, object],
+    command: str,
+    version: str,
+) -> dict[str, bytes | str]:
+    """Make the group's page and its figure files.
+
+    Parameters
+    ----------
+    out_dir, warnings, skipped, failed, settings, command, version
+        As for `participant_report`.
+
+    Returns
+    -------
+    dict
+        Content by path relative to ``out_dir``: ``group.html`` and figures.
+
+    Raises
+    ------
+    ReadWriteError
+        An output cannot be read back.
+    """
+    names = Names(out_dir)
+    facts = RunFacts(settings, command, version, tuple(warnings), tuple(skipped), tuple(failed))
+
+    def naming(figure: str, ext: str, **more: str | None) -> str:
+        return _relative(names, "group_figure", {"figure": figure, "ext": ext, **more})
+
+    stories = _group_stories(names)
+    page = group.group_page(stories, facts, naming, methods.write(_sidecars(names, version)))
+    path = _relative(names, "group_report", {})
+    return {path: html.render(page), **{p.path: p.data for p in page.pictures()}}
+
+
+def citation(out_dir: Path, *, version: str) -> dict[str, str]:
+    """Write the methods section from the sidecars of all outputs.
+
+    Parameters
+    ----------
+    out_dir : Path
+        The output dataset.
+    version : str
+        Version of the app.
+
+    Returns
+    -------
+    dict
+        Markdown by relative path (``logs/CITATION.md``).
+
+    Raises
+    ------
+    ReadWriteError
+        A sidecar cannot be read.
+    """
+    names = Names(out_dir)
+    text = methods.markdown(methods.write(_sidecars(names, version)))
+    return {_relative(names, "citation", {}): text}
+
+
+def _relative(names: Names, logical: str, labels: Mapping[str, str | None]) -> str:
+    """Return the relative path of an output."""
+    return names.relative(names.path(logical, labels))
+
+
+def _sidecars(names: Names, version: str) -> methods.Sidecars:
+    """Read the sidecars that the methods text is made from."""
+    maps = [p for stat in ("r", "p") for p in names.find("boldmap", {"stat": stat, "ext": "json"})]
+    series = names.find("timeseries", {"ext": "json"})
+    people = {names.parse(p)[1]["participant"] for p in [*maps, *series]}
+    return methods.Sidecars(
+        words=tuple(_json(p) for p in names.find("words", {"ext": "json"})),
+        series=tuple(_json(p) for p in series),
+        maps=tuple(_json(p) for p in maps),
+        group=tuple(_json(p) for p in names.find("group_boldmap", {"ext": "json"})),
+        n_participants=len(people),
+        version=version,
+    )
+
+
+def _json(path: Path) -> dict[str, object]:
+    """Read a sidecar; an absent one is empty."""
+    return write.read_json(path) if path.is_file() else {}
+
+
+def _damaged(path: Path, why: object) -> ReadWriteError:
+    """Return the error for an output that cannot be read back."""
+    return ReadWriteError(
+        f"{path.name} cannot be read for the report: {why}.",
+        hint="Remove the file and run again, or make the results anew with --overwrite.",
+    )
+
+
+def _value(text: str) -> float:
+    """Read a number; ``n/a`` is NaN."""
+    return float("nan") if text in ("n/a", "") else float(text)
+
+
+def _map(names: Names, path: Path, entities: Mapping[str, str]) -> ParcelMap:
+    """Read a parcel table with its sidecar."""
+    table = write.read_tsv(path)
+    columns = tuple(c for c in table if c not in ("index", "name"))
+    try:
+        index = tuple(int(k) for k in table["index"])
+        values = np.array([[_value(v) for v in table[c]] for c in columns], dtype=float)
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return ParcelMap(
+        path=names.relative(path),
+        desc=entities.get("desc", ""),
+        stat=entities["stat"],
+        index=index,
+        names=tuple(table["name"]),
+        columns=columns,
+        values=values.reshape(len(columns), len(index)).T,
+        meta=_json(path.with_suffix(".json")),
+    )
+
+
+def _words(names: Names, story: str) -> Words | None:
+    """Read the aligned words of a story."""
+    path = names.path("words", {"story": story, "ext": "tsv"})
+    meta = _json(path.with_suffix(".json"))
+    if not path.is_file() or "NumberOfRows" not in meta:
+        return None
+    table = write.read_tsv(path)
+    numbers = np.array([-1 if k == "n/a" else int(float(k)) for k in table["row"]], dtype=int)
+    inside = [word for word, k in zip(table["word"], numbers, strict=True) if k >= 0]
+    first, last = (inside[0], inside[-1]) if inside else ("–", "–")
+    return Words(story, names.relative(path), numbers, first, last, meta)
+
+
+def _labels(names: Names, entities: Mapping[str, str | None]) -> Labels | None:
+    """Read the atlas on the grid of a run."""
+    wanted = {k: v for k, v in entities.items() if v is not None}
+    found = names.find("boldmap", {**wanted, "desc": None, "stat": "label", "ext": "nii.gz"})
+    if not found:
+        return None
+    path = found[0]
+    stem = path.name.removesuffix(".nii.gz")
+    anatomical = _json(path.with_name(f"{stem}.json")).get("Anatomical") is not False
+    table = path.with_name(f"{stem}.tsv")
+    columns = write.read_tsv(table) if table.is_file() else {"index": []}
+    by_number = {
+        int(number): {c: columns[c][k] for c in columns}
+        for k, number in enumerate(columns["index"])
+    }
+    space = names.parse(path)[1]["space"] if anatomical else ""
+    return Labels(names.relative(path), space, *_image(path), by_number)
+
+
+def _image(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a label image."""
+    import nibabel
+
+    try:
+        found = nibabel.load(path)
+        return np.asarray(found.dataobj).astype(np.int32), found.affine
+    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise _damaged(path, error) from None
+
+
+def _recordings(names: Names, label: str) -> list[Recording]:
+    """Read everything about a participant, one record a run."""
+    keys = ("story", "session", "run", "space", "atlas")
+    groups: dict[tuple[str | None, ...], dict[tuple[str, str], Path]] = {}
+    for path in names.find("timeseries", {"participant": label, "ext": "json"}):
+        entities = names.parse(path)[1]
+        groups.setdefault(tuple(entities.get(k) for k in keys), {})
+    for path in names.find("boldmap", {"participant": label, "ext": "tsv"}):
+        entities = names.parse(path)[1]
+        maps = groups.setdefault(tuple(entities.get(k) for k in keys), {})
+        if entities["stat"] in SCORE_STATS:
+            maps[entities.get("desc", ""), entities["stat"]] = path
+    ordered = sorted(groups, key=lambda key: tuple(k or "" for k in key))
+    return [_recording(names, label, dict(zip(keys, k, strict=True)), groups[k]) for k in ordered]
+
+
+def _recording(
+    names: Names, label: str, place: dict[str, str | None], paths: Mapping[tuple[str, str], Path]
+) -> Recording:
+    """Read one run."""
+    series = names.path("timeseries", {"participant": label, **place, "ext": "json"})
+    maps = {k: _map(names, p, names.parse(p)[1]) for k, p in sorted(paths.items())}
+    return Recording(
+        participant=label,
+        **place,
+        words=_words(names, place["story"]),
+        series_path=names.relative(series) if series.is_file() else None,
+        series_meta=_json(series),
+        labels=_labels(names, {"participant": label, **place}),
+        maps=maps,
+    )
+
+
+def _group_stories(names: Names) -> list[GroupStory]:
+    """Read the group's maps, one record a story."""
+    keys = ("story", "space", "atlas")
+    groups: dict[tuple[str, ...], dict[tuple[str, str], ParcelMap]] = {}
+    for path in names.find("group_boldmap", {"ext": "tsv"}):
+        entities = names.parse(path)[1]
+        maps = groups.setdefault(tuple(entities[k] for k in keys), {})
+        maps[entities.get("desc", ""), entities["stat"]] = _map(names, path, entities)
+    return [
+        _group_story(names, dict(zip(keys, key, strict=True)), groups[key])
+        for key in sorted(groups)
+    ]
+
+
+def _group_story(
+    names: Names, place: dict[str, str], maps: Mapping[tuple[str, str], ParcelMap]
+) -> GroupStory:
+    """Add what participants contributed to the group's maps."""
+    people: dict[str, dict[tuple[str, str], list[ParcelMap]]] = {}
+    for stat in ("r", "unique"):
+        for path in names.find("boldmap", {**place, "stat": stat, "ext": "tsv"}):
+            entities = names.parse(path)[1]
+            mine = people.setdefault(entities["participant"], {})
+            key = (entities.get("desc", ""), stat)
+            mine.setdefault(key, []).append(_map(names, path, entities))
+    for path in names.find("timeseries", {**place, "ext": "json"}):
+        people.setdefault(names.parse(path)[1]["participant"], {})
+    ordered = sorted(people)
+    scores = {}
+    for desc in {d for d, stat in maps if stat == "mean"}:
+        for stat in ("r", "unique"):
+            found = _stack(maps[desc, "mean"], [people[p].get((desc, stat), []) for p in ordered])
+            if found is not None:
+                scores[desc, stat] = found
+    return GroupStory(
+        **place,
+        labels=_labels(names, place),
+        maps=maps,
+        people=tuple(_person(names, place, p, people[p]) for p in ordered),
+        scores=scores,
+    )
+
+
+def _stack(template: ParcelMap, maps: Sequence[Sequence[ParcelMap]]) -> np.ndarray | None:
+    """Return (n_people, n_parcels, n_columns) in the order of the group's table."""
+    if not any(maps):
+        return None
+    whole = np.full((len(maps), *template.values.shape), np.nan)
+    for number, runs in enumerate(maps):
+        layers = [
+            np.column_stack([run.column(c) for c in template.columns])
+            for run in runs
+            if run.index == template.index
+        ]
+        if layers:
+            whole[number] = _mean_runs(np.stack(layers))
+    return whole
+
+
+def _mean_runs(values: np.ndarray) -> np.ndarray:
+    """Mean over runs of one participant; NaN only where every run is NaN."""
+    count = np.isfinite(values).sum(axis=0)
+    return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _person(
+    names: Names,
+    place: Mapping[str, str],
+    label: str,
+    maps: Mapping[tuple[str, str], Sequence[ParcelMap]],
+) -> Person:
+    """Collect what the table of participants shows."""
+    metas = [
+        _json(p) for p in names.find("timeseries", {"participant": label, **place, "ext": "json"})
+    ]
+    edges = [
+        edge[0] + edge[1]
+        for items in maps.values()
+        for item in items
+        if item.stat == "r" and (edge := common.edge_shares(item.meta)) is not None
+    ]
+    motion = [
+        float(m["MeanFramewiseDisplacement"])
+        for m in metas
+        if m.get("MeanFramewiseDisplacement") is not None
+    ]
+    return Person(
+        participant=label,
+        n_runs=len(metas),
+        n_volumes=sum(int(m.get("NumberOfVolumes") or 0) for m in metas),
+        edge_share=_mean(edges),
+        motion=_mean(motion),
+    )
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    """Mean, ``None`` of nothing."""
+    found = list(values)
+    return float(np.mean(found)) if found else None

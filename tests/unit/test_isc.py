@@ -1,0 +1,52 @@
+"""Intersubject correlation: edge cases and what is left where there is no signal."""
+
+import numpy as np
+import pytest
+
+from bids_brainlm.errors import NumericalError
+from bids_brainlm.numerics import isc
+from bids_brainlm.numerics.isc import leave_one_out
+
+
+def test_two_participants_are_a_plain_correlation(rng):
+    series = rng.standard_normal((2, 50, 4)) + rng.standard_normal((50, 4))
+    expected = [np.corrcoef(series[0, :, v], series[1, :, v])[0, 1] for v in range(4)]
+    np.testing.assert_allclose(leave_one_out(series), [expected, expected], atol=1e-12)
+
+
+def test_noise_is_zero_without_oneself_and_one_over_root_n_with_oneself(rng):
+    series = rng.standard_normal((25, 200, 300))
+    assert abs(leave_one_out(series).mean()) < 0.005
+    assert leave_one_out(series, include_self=True).mean() == pytest.approx(0.2, abs=0.005)
+
+
+def test_scale_of_a_participant_does_not_matter(rng):
+    series = rng.standard_normal((5, 60, 3)) + rng.standard_normal((60, 3))
+    scaled = series * np.array([1, 10, 100, 1, 0.01])[:, None, None] + 7.0
+    np.testing.assert_allclose(leave_one_out(scaled), leave_one_out(series), atol=1e-9)
+
+
+def test_blocks_of_parcels_do_not_change_the_result(rng, monkeypatch):
+    series = rng.standard_normal((4, 40, 11))
+    whole = leave_one_out(series, n_segments=3)
+    monkeypatch.setattr(isc, "_PARCELS_PER_BLOCK", 4)
+    np.testing.assert_allclose(leave_one_out(series, n_segments=3), whole, atol=1e-12)
+
+
+def test_absent_series_are_left_out(rng):
+    series = rng.standard_normal((4, 40, 3)) + rng.standard_normal((40, 3))
+    expected = leave_one_out(series[1:])
+    series[0, :, 0] = 5.0
+    series[0, 3, 1] = np.nan
+    series[1:, :, 2] = np.nan
+    result = leave_one_out(series)
+    assert np.isnan(result[0]).all()
+    np.testing.assert_allclose(result[1:, :2], expected[:, :2], atol=1e-12)
+    assert np.isnan(result[:, 2]).all()
+
+
+def test_messages(rng):
+    with pytest.raises(NumericalError, match="n_participants"):
+        leave_one_out(rng.standard_normal((1, 20, 3)))
+    with pytest.raises(NumericalError, match="segments"):
+        leave_one_out(rng.standard_normal((3, 8, 3)), n_segments=3)
