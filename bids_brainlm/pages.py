@@ -62,7 +62,7 @@ def _participants(settings, plan, failed, shared, names, log) -> None:  # noqa: 
             "failed": [(str(u), why) for u, why in failed if u.participant in (participant, None)],
         }
         key = _key([*(job.key for job in mine), own, shared])
-        path = names.path("participant_report", {"participant": participant, "ext": "html"})
+        path = names.path("participant_report", {"participant": participant})
         if settings.execution.reports_only or _stored(path) != key:
             wanted.append((settings.output_dir, participant, own, shared, key))
     if not wanted:

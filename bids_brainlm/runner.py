@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -118,7 +118,6 @@ class _Run:
         )
         self.errors: dict[Path, BrainLMError] = {}
         self.failed: list[tuple[Job, BrainLMError]] = []
-        self.warnings: list[str] = list(plan.warnings)
         self.number = 0
         self.interrupted = False
 
@@ -171,15 +170,13 @@ class _Run:
         seconds = time.monotonic() - started
         for outcome in outcomes:
             self._note(step, outcome, seconds / len(jobs))
+        self._warn([w for outcome in outcomes for w in outcome.warnings])
         if self.failed and self.settings.execution.on_error == "stop":
             raise self.failed[0][1]
 
     def _note(self, step: str, outcome: base.Outcome, seconds: float) -> None:
         """Keep the outcome of a job."""
         job = outcome.job
-        self.warnings += outcome.warnings
-        for warning in outcome.warnings:
-            self.log.say(f"  Warning: {warning}")
         error = outcome.error
         self.log.record(
             {
@@ -199,6 +196,15 @@ class _Run:
         self.failed.append((job, known))
         self.log.say(f"  Failed {job.unit}: {known.message}")
         logging.getLogger(__name__).debug("failed", exc_info=known)
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        """Tell each kind of warning once, with the number of runs it is about."""
+        kinds = Counter(w.split(": ", 1)[-1] for w in warnings)
+        for warning in warnings:
+            kind = warning.split(": ", 1)[-1]
+            count = kinds.pop(kind, 0)
+            if count:
+                self.log.say(f"  Warning: {warning if count == 1 else f'{count} runs: {kind}'}")
 
     def _resources(self) -> Resources:
         """Return what steps may use."""

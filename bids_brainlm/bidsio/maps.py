@@ -54,7 +54,11 @@ class MapSet:
 
 
 def write_map(
-    maps: MapSet, paths: Mapping[str, Path], labels: Sequence[str], values: np.ndarray
+    maps: MapSet,
+    paths: Mapping[str, Path],
+    labels: Sequence[str],
+    values: np.ndarray,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write a map as table and as image.
 

@@ -96,6 +96,7 @@ def windows(
     -----
     A token is the row's own if its last character is. So a leading space that a token takes
     in (byte-level BPE) does no harm, no token is counted for two rows, and none is dropped.
+    Tokens that are nothing but space are seen by the model and are nobody's own.
     Text that looks like a special token (``[SEP]``) is tokenised as plain text. Too long
     windows lose the oldest tokens of the context.
     """
@@ -130,11 +131,13 @@ def _window(tokenizer: Any, row: int, text: tuple[str, int], max_tokens: int | N
     ids = np.asarray(encoded["input_ids"], dtype=np.int64)
     spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
     special = np.asarray(encoded["special_tokens_mask"], dtype=bool)
-    own = ~special & (spans[:, 1] > text[1])
+    inside = spans[:, 1] > text[1]
+    is_word = np.array([bool(text[0][first:last].strip()) for first, last in spans], dtype=bool)
+    own = ~special & inside & is_word
+    context = np.flatnonzero(~special & ~inside)
     keep = np.ones(len(ids), dtype=bool)
     n_over = 0 if max_tokens is None else len(ids) - max_tokens
     if n_over > 0:
-        context = np.flatnonzero(~special & ~own)
         if n_over > len(context):
             raise DataError(
                 f"row {row} alone has {int(own.sum())} tokens, the model takes at most "
@@ -144,5 +147,4 @@ def _window(tokenizer: Any, row: int, text: tuple[str, int], max_tokens: int | N
                 "with --model.",
             )
         keep[context[:n_over]] = False
-    n_context = int((~special & ~own & keep).sum())
-    return Window(row, ids[keep], own[keep], n_context, n_over > 0)
+    return Window(row, ids[keep], own[keep], len(context) - max(n_over, 0), n_over > 0)

@@ -110,9 +110,9 @@ def _read(job: Job, stat: str) -> tuple[list[str], list[str], np.ndarray]:
     runs: dict[str, list[np.ndarray]] = defaultdict(list)
     seen: tuple[list[int], list[str]] | None = None
     for name, path in job.files.items():
-        kind, participant, *_ = name.split(":")
-        if kind != stat:
+        if not name.startswith(f"{stat}:"):
             continue
+        participant = name.split(":")[1]
         index, _, columns, values = read_map(path)
         if seen is not None and seen != (index, columns):
             raise DataError(

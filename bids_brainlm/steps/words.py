@@ -202,7 +202,8 @@ def _warnings(job: Job, words: Sequence[Word], rows: np.ndarray, n_missing: int)
     """Return what a careful reader would want to check."""
     found = []
     inside = [w for w, row in zip(words, rows, strict=True) if row >= 0]
-    wait = _first(inside) - float(job.facts["story_onset"])
+    begin = max(float(job.facts["story_onset"]), float(job.facts["start_time"]))
+    wait = _first(inside) - begin
     if wait > LATE_START and not job.facts["has_music"]:
         found.append(
             f"{job.unit.story}: the first word comes {wait:.1f} s after the story event; if the "

@@ -78,6 +78,9 @@ def test_table_of_all_stories(shared_data, story):
         assert found == expected
         for audio_start in (3.0, 4.5, 12.0):  # lucy, slumlordreach, black
             assert summary(words, missing, audio_start)[1].tolist() == rows.tolist()
+        if missing == "backfill":
+            filled, _ = timing.fill_times(words, missing=missing)
+            assert rows.tolist() == [int(word.offset / TR) for word in filled]
 
 
 @pytest.mark.peer

@@ -101,6 +101,14 @@ def test_sums_just_below_a_border_do_not_slip():
     assert timing.place_words(scan, TRGrid(8, 4, 1.5)).rows.tolist() == [2]
 
 
+def test_a_microsecond_below_a_border_stays_below_it():
+    """Gentle cuts some times to 230.999999 and the like."""
+    grid = TRGrid(0, 200, 1.5)
+    assert timing.place_words([word(230.0, 230.999999)], grid).rows.tolist() == [153]
+    scan = timing.to_scan([word(14.0, 14.999998999999999)], 12.0)
+    assert timing.place_words(scan, TRGrid(8, 200, 1.5)).rows.tolist() == [9]
+
+
 def test_place_words_errors():
     with pytest.raises(ConfigError, match="expected one of offset, onset, midpoint"):
         timing.place_words([word(1.0, 2.0)], GRID, "middle")
