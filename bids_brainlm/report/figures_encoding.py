@@ -20,13 +20,18 @@ FEW_PARCELS = 6
 
 @dataclass(frozen=True)
 class Curve:
-    """Values by layer, shape (n_layers,), with an interval where there is one."""
+    """Values by layer, shape (n_layers,), with an interval where there is one.
+
+    ``layers`` names the layers of the values where they are not those of the whole figure
+    (transformations have no layer 0).
+    """
 
     label: str
     values: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     is_background: bool = False
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def layer_curves(columns: tuple[str, ...], panels: Sequence[CurvePanel]) -> byte
         grid = fig.subplots(1, len(panels), squeeze=False)[0]
         handles: dict[str, object] = {}
         for axes, panel in zip(grid, panels, strict=True):
-            _curve_panel(axes, panel, handles, names)
+            _curve_panel(axes, panel, handles, names, columns)
             style.layer_ticks(axes, columns)
             axes.set_xlabel("layer (0 = input embeddings)" if len(panels) < 3 else "layer")
         fig.legend(
@@ -160,11 +165,15 @@ def _labels(panels: Sequence[CurvePanel]) -> list[str]:
 
 
 def _curve_panel(
-    axes: Axes, panel: CurvePanel, handles: dict[str, object], names: list[str]
+    axes: Axes,
+    panel: CurvePanel,
+    handles: dict[str, object],
+    names: list[str],
+    columns: tuple[str, ...],
 ) -> None:
     """Draw one panel and collect legend handles."""
     for curve in panel.curves:
-        places = np.arange(len(curve.values))
+        places = style.layer_numbers(curve.layers or columns)
         if curve.is_background:
             (line,) = axes.plot(places, curve.values, color="#b3bac3", linewidth=0.9, zorder=1)
             handles.setdefault(curve.label, line)

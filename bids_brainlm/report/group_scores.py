@@ -69,12 +69,12 @@ def layer_panels(story: GroupStory, stat: str, ylabel: str) -> tuple[tuple[str, 
         values = story.scores.get((desc, stat))
         if len(layers) < 2 or values is None:
             continue
-        longest = max(longest, layers, key=len)
+        longest = tuple(sorted({*longest, *layers}))
         found = interval_over_people(values, fisher=stat != "unique")
         keep = [item.columns.index(c) for c in layers]
         model = item.meta.get("Model")
         label = str(model.get("Label")) if isinstance(model, dict) else desc
-        curve = Curve(label, *[f[keep] for f in found])
+        curve = Curve(label, *[f[keep] for f in found], layers=layers)
         kinds.setdefault(str(item.meta.get("FeatureSpace") or desc), []).append(curve)
     panels = [CurvePanel(k[:1].upper() + k[1:], ylabel, tuple(c)) for k, c in kinds.items()]
     return longest, panels
@@ -100,17 +100,19 @@ def layers_section(story: GroupStory, place: str, naming: Naming) -> Section:
     small = [d for d in story.descs() if len(story.maps[d, "mean"].index) <= FEW_PARCELS
              and len(layers_of(story.maps[d, "mean"].columns)) > 1]
     if small:
-        lines = []
+        lines, everywhere = [], ()
         for desc in small[:3]:
             item = story.maps[desc, "mean"]
             wanted = layers_of(item.columns)
+            everywhere = tuple(sorted({*everywhere, *wanted}))
             grid = np.column_stack([item.column(c) for c in wanted])
             lines.append(CurvePanel(
                 common.feature_words(desc, item.meta), "group mean r",
-                tuple(Curve(name, grid[k]) for k, name in enumerate(item.names))))
+                tuple(
+                    Curve(name, grid[k], layers=wanted) for k, name in enumerate(item.names))))
         blocks.append(Picture(
             naming("parcellayers", "svg", story=story.story),
-            figures_encoding.layer_curves(wanted, lines),
+            figures_encoding.layer_curves(everywhere, lines),
             "Group mean by layer and parcel", "Scores by layer and parcel",
             f"Group mean (Fisher) of r by layer, one line a parcel; n = {len(story.people)} "
             "participants. How to read it: compare the shapes, and judge single bumps "

@@ -119,12 +119,19 @@ def zero_line(axes: Axes) -> None:
     axes.axhline(0.0, color="#9aa1aa", linewidth=0.8, zorder=0)
 
 
+def layer_numbers(columns: tuple[str, ...]) -> list[int]:
+    """Return the numbers of layer columns (``layer03`` is 3); other columns are counted."""
+    known = all(name.startswith("layer") and name[5:].isdigit() for name in columns)
+    return [int(name[5:]) for name in columns] if known else list(range(len(columns)))
+
+
 def layer_ticks(axes: Axes, columns: tuple[str, ...]) -> None:
-    """Label the x axis with layer numbers, at most 13 of them."""
-    step = max(1, -(-len(columns) // 13))
-    places = list(range(0, len(columns), step))
-    axes.set_xticks(places, [short_column(columns[i]) for i in places])
-    axes.set_xlim(-0.4, len(columns) - 0.6)
+    """Put a tick at every layer, or at every few when there are many."""
+    numbers = layer_numbers(columns)
+    step = -(-len(columns) // 13)
+    labels = [short_column(name) for name in columns]
+    axes.set_xticks(numbers[::step], labels[::step])
+    axes.set_xlim(min(numbers) - 0.3, max(numbers) + 0.3)
 
 
 def short_column(name: str) -> str:

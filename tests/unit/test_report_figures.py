@@ -117,3 +117,13 @@ def test_only_real_atlases_are_anatomical():
 def test_short_column():
     assert style.short_column("layer07") == "7"
     assert style.short_column("value") == "value"
+
+
+def test_curves_stand_at_their_own_layers():
+    from matplotlib.figure import Figure
+
+    layers = ("layer01", "layer02", "layer03")
+    axes = Figure().subplots()
+    panel = CurvePanel("t", "r", (figures_encoding.Curve("a", np.arange(3.0), layers=layers),))
+    figures_encoding._curve_panel(axes, panel, {}, ["a"], ("layer00", *layers))
+    assert axes.lines[0].get_xdata().tolist() == [1, 2, 3]

