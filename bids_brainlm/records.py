@@ -61,7 +61,8 @@ class TRGrid:
     def bin(self, time: float) -> int:
         """Row of a time in s (half-open bins); may lie outside ``0 .. n_trs - 1``.
 
-        A time within a microsecond below a border belongs to the next bin, so that
-        sums such as 2.9999999999999996 + 12.0 do not slip by one volume.
+        A time within a tenth of a microsecond below a border belongs to the next bin, so that
+        sums such as 2.9999999999999996 + 12.0 do not slip by one volume. A whole microsecond
+        would be too much: Gentle cuts times there, and 230.999999 stays below 231 in the paper.
         """
-        return math.floor((time + 1e-6) / self.tr) - self.first_volume
+        return math.floor((time + 1e-7) / self.tr) - self.first_volume

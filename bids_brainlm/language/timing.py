@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,10 +19,6 @@ log = logging.getLogger(__name__)
 BIN_RULES = ("offset", "onset", "midpoint")
 MISSING_TIMES = ("interpolate", "backfill")
 UNKNOWN_PHONE = "oov"
-# s; a time that little below a border counts as on it. Far above the noise of sums (1e-12) and
-# far below the microsecond by which Gentle cuts times: 230.999999 stays below 231, as in the
-# paper. `TRGrid.bin` allows a whole microsecond, which moves 29 words of the 16 stories.
-BORDER = 1e-7
 
 
 @dataclass(frozen=True)
@@ -181,14 +176,9 @@ def place_words(words: Sequence[Word], grid: TRGrid, rule: str = "offset") -> Pl
     """
     if rule not in BIN_RULES:
         raise ConfigError(f"bin rule: found {rule!r}, expected one of {', '.join(BIN_RULES)}.")
-    found = np.array([_row(grid, _moment(word, rule)) for word in words], dtype=np.int64)
+    found = np.array([grid.bin(_moment(word, rule)) for word in words], dtype=np.int64)
     before, after = found < 0, found >= grid.n_trs
     return Placement(np.where(before | after, -1, found), int(before.sum()), int(after.sum()))
-
-
-def _row(grid: TRGrid, time: float) -> int:
-    """Return the row of a time in s; may lie outside of the grid."""
-    return math.floor((time + BORDER) / grid.tr) - grid.first_volume
 
 
 def _moment(word: Word, rule: str) -> float:
@@ -265,7 +255,7 @@ def phone_features(
     counts = np.zeros(grid.n_trs, dtype=np.int64)
     unknown: set[str] = set()
     for phone in (phone for word in words for phone in word.phones):
-        row = _row(grid, phone.onset)
+        row = grid.bin(phone.onset)
         if not 0 <= row < grid.n_trs:
             continue
         counts[row] += 1

@@ -18,6 +18,8 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, plain
 
 NAME = "features"
 VERSION = 1
+# The number of threads can change the last bits of a forward pass, so it is no setting.
+TORCH_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Extract the features of several stories with one model."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(TORCH_THREADS)
+    try:
+        return _run(jobs, settings, resources)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
+    """Load the model and work through the stories."""
     try:
         model = models.load(
             models.resolve(

@@ -1,0 +1,99 @@
+"""The import direction, and what a cold start loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from source_tree import FILES, REPOSITORY, short, tree
+
+HEAVY = ("torch", "transformers", "nilearn", "spacy", "bids", "nibabel", "pandas", "matplotlib",
+         "jinja2", "xarray", "scipy", "sklearn", "h5netcdf", "tokenizers", "huggingface_hub")
+
+
+def test_import_contracts_hold():
+    program = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"
+    pytest.importorskip("importlinter")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--no-cache"], cwd=REPOSITORY, capture_output=True,
+        text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "-v", "no-such-level"])
+def test_a_cold_start_loads_nothing_heavy(flag):
+    program = (
+        "import sys\n"
+        "from bids_brainlm.cli import main\n"
+        f"code = main({[flag] if flag.startswith('-') else ['a', 'b', flag]!r})\n"
+        "sys.stderr.write('loaded: ' + ' '.join(sorted({m.partition('.')[0] for m in sys.modules})))\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == (0 if flag.startswith("-") else 17), done.stderr
+    loaded = set(done.stderr.partition("loaded: ")[2].split())
+    assert "bids_brainlm" in loaded
+    assert sorted(loaded & {*HEAVY, "numpy"}) == []
+
+
+def test_help_names_every_setting_and_its_levels():
+    from bids_brainlm import config
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_brainlm", "--help"], capture_output=True, text=True, check=True
+    )
+    for name in config.declared():
+        assert "--" + name.replace("_", "-") in done.stdout
+    assert "{participant,group,stimulus}" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("level", ["group", "plan"])
+def test_planning_loads_neither_torch_nor_plots(level):
+    program = (
+        "import sys\n"
+        "from bids_brainlm import runner\n"
+        "heavy = ('torch', 'transformers', 'nilearn', 'spacy', 'bids', 'pandas', 'xarray',"
+        " 'matplotlib')\n"
+        "sys.exit(' '.join(m for m in heavy if m in sys.modules) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_imports_of_the_own_package_stay_at_the_top():
+    """An import inside a function hides a cycle; only cli delays one, for a fast start."""
+    found = []
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for inner in ast.walk(node):
+                module = inner.module if isinstance(inner, ast.ImportFrom) else None
+                if module and module.startswith("bids_brainlm"):
+                    found.append(f"{short(path)}:{inner.lineno} {module}")
+    allowed = ("bids_brainlm/cli.py", "bids_brainlm/simulate/cli.py")
+    assert [f for f in found if not f.startswith(allowed)] == []
+
+
+def test_no_function_of_the_core_reads_the_environment_or_the_clock():
+    """Only the command line may; results must not depend on either."""
+    found = []
+    for path in FILES:
+        if Path(short(path)).parts[1] not in ("numerics", "bidsio", "records.py", "config.py"):
+            continue
+        for node in ast.walk(tree(path)):
+            text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            if text in ("os.environ", "time.time", "datetime.now", "datetime.datetime.now"):
+                found.append(f"{short(path)}:{node.lineno} {text}")
+    assert found in ([], [f for f in found if "TEMPLATEFLOW" in f]) or all(
+        "bidsio/atlas.py" in f and "os.environ" in f for f in found
+    ), found
