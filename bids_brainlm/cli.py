@@ -90,9 +90,11 @@ def _add_setting(group: Any, item: Any) -> None:
     text = meta["help"].replace("%", "%%")
     default = config.default_of(item)
     if default not in ("", (), False, 0, 0.0) or item.name in ("gap",):
-        shown = " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default) if (
-            isinstance(default, tuple)
-        ) else default
+        shown = (
+            " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in default)
+            if (isinstance(default, tuple))
+            else default
+        )
         text += f" (default: {shown}{' ' + meta['unit'] if meta['unit'] else ''})"
     if isinstance(default, bool):
         group.add_argument(*flags, dest=item.name, action="store_true", default=None, help=text)
@@ -216,7 +218,7 @@ def _run(settings: config.Config) -> int:
         return INTERRUPTED
     except OSError as error:
         return _report(ReadWriteError(f"{error.filename or 'A file'}: {error.strerror or error}."))
-    except Exception:  # noqa: BLE001  a bug: say so, with the traceback in the log
+    except Exception:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
         sys.stderr.write(traceback.format_exc())
         sys.stderr.write(f"This is a bug of bids_brainlm {__version__}. Please report it.\n")

@@ -228,7 +228,9 @@ class Encoding:
     )
     n_iter: int = setting(100, "random band weightings (gammas) that are tried", _positive)
     alphas: tuple[float, ...] = setting(
-        tuple(float(10.0**e) for e in range(-2, 7)), "ridge penalties that are tried", _alpha,
+        tuple(float(10.0**e) for e in range(-2, 7)),
+        "ridge penalties that are tried",
+        _alpha,
         many=True,
     )
     selection_score: str = setting(
@@ -299,15 +301,14 @@ class Execution:
     work_dir: str = setting("", "scratch folder", flags=("-w",), metavar="PATH")
     nprocs: int = setting(0, "units worked on at once (default: all cores)", _count)
     omp_nthreads: int = setting(1, "threads of one linear-algebra call", _positive)
-    mem_gb: float = setting(0.0, "memory that may be used (default: what is free)", _number,
-                            unit="GB")
+    mem_gb: float = setting(
+        0.0, "memory that may be used (default: what is free)", _number, unit="GB"
+    )
     device: str = setting("cpu", "device for language models, e.g. cuda")
     executor: str = setting("local", "where the work runs", choices=("local",))
     dry_run: bool = setting(False, "print the plan and its cost, write nothing", _switch)
     overwrite: bool = setting(False, "replace results that were made with other settings", _switch)
-    on_error: str = setting(
-        "stop", "after a failed participant", choices=("stop", "continue")
-    )
+    on_error: str = setting("stop", "after a failed participant", choices=("stop", "continue"))
     skip_bids_validation: bool = setting(False, "do not check the input's names", _switch)
     reports_only: bool = setting(False, "remake the reports from the outputs", _switch)
 
@@ -502,9 +503,7 @@ def _check_together(config: Config) -> None:
 
 def digest(config: Config) -> dict[str, Any]:
     """Return the settings that change results, as plain data."""
-    return {
-        name: asdict(getattr(config, name)) for name in SECTIONS if name != "execution"
-    }
+    return {name: asdict(getattr(config, name)) for name in SECTIONS if name != "execution"}
 
 
 def to_toml(config: Config) -> str:
@@ -540,8 +539,9 @@ def command(config: Config) -> str:
     parts = ["bids_brainlm", "BIDS_DIR", "OUTPUT_DIR", config.level]
     if config.preset != "default":
         parts += ["--preset", config.preset]
-    preset = build(Config(config.bids_dir, config.output_dir, config.level),
-                   read_preset(config.preset))
+    preset = build(
+        Config(config.bids_dir, config.output_dir, config.level), read_preset(config.preset)
+    )
     for section, kind in SECTIONS.items():
         if section == "execution":
             continue

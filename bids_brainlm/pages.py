@@ -40,7 +40,7 @@ def write_pages(
     if settings.level == "stimulus":
         return
     shared = {
-        "settings": {k: v for k, v in config.digest(settings).items()},
+        "settings": config.digest(settings),
         "command": config.command(settings),
         "version": __version__,
     }
@@ -52,7 +52,7 @@ def write_pages(
         _update(settings.output_dir / name, text.encode())
 
 
-def _participants(settings, plan, failed, shared, names, log) -> None:  # noqa: ANN001
+def _participants(settings, plan, failed, shared, names, log) -> None:
     """Remake the pages of participants whose results changed."""
     wanted = []
     for participant in plan.participants:
@@ -85,7 +85,7 @@ def _participant(task: tuple[Path, str, Mapping, Mapping, str]) -> None:
     _write(out_dir, files, key)
 
 
-def _group(settings, plan, failed, shared, names, log) -> None:  # noqa: ANN001
+def _group(settings, plan, failed, shared, names, log) -> None:
     """Remake the group's page if results changed."""
     own = {
         "skipped": [(s.what, s.why) for s in plan.skipped],
@@ -117,9 +117,7 @@ def _update(path: Path, data: bytes) -> None:
 
 def _key(parts: Sequence[object]) -> str:
     """Hash what a page shows."""
-    return hashlib.sha256(
-        base.canonical([reports.VERSION, *parts]).encode()
-    ).hexdigest()
+    return hashlib.sha256(base.canonical([reports.VERSION, *parts]).encode()).hexdigest()
 
 
 def _stored(path: Path) -> str | None:

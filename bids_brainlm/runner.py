@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bids_brainlm import __version__, config, logs, pages
-from bids_brainlm.bidsio import describe, write
+from bids_brainlm.bidsio import describe, temporary, write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import (
@@ -68,6 +68,7 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
         print_out(cost.text(plan, states, settings))
         return 0
     write.probe_write(settings.output_dir)
+    temporary.sweep(settings.output_dir)
     describe.describe_output(
         names, __version__, sources=plan.sources, links=plan.links, descriptions=plan.descriptions
     )
@@ -114,7 +115,11 @@ class _Run:
         log: logs.RunLog,
     ) -> None:
         self.settings, self.plan, self.states, self.names, self.log = (
-            settings, plan, states, names, log,
+            settings,
+            plan,
+            states,
+            names,
+            log,
         )
         self.errors: dict[Path, BrainLMError] = {}
         self.failed: list[tuple[Job, BrainLMError]] = []
@@ -155,7 +160,21 @@ class _Run:
                 continue
             groups[job.group if job.group is not None else job.record].append(job)
         for several in groups.values():
-            self._group(step, several)
+            missing = self._still_missing(step, several)
+            if missing:
+                self._group(step, missing)
+
+    def _still_missing(self, step: str, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs that no other process has done since this call began."""
+        missing = []
+        for job in jobs:
+            if self.states[job.record] == "missing" and base.state(job) == "done":
+                self.states[job.record] = "done"
+                self.number += 1
+                self.log.record({"step": step, "unit": str(job.unit), "skipped": True})
+            else:
+                missing.append(job)
+        return missing
 
     def _group(self, step: str, jobs: Sequence[Job]) -> None:
         """Run jobs that share work; keep what failed."""
@@ -165,7 +184,8 @@ class _Run:
         who = str(jobs[0].unit) if len(jobs) == 1 else f"{_common(jobs)} ({len(jobs)} units)"
         self.log.say(f"[{self.number}/{self.total}] {step}: {who}")
         for job in jobs:
-            _forget(job)
+            if self.states[job.record] == "other":
+                _forget(job)
         outcomes = module.run(jobs, module.params(self.settings), self._resources())
         seconds = time.monotonic() - started
         for outcome in outcomes:
@@ -237,8 +257,10 @@ class _Run:
                 f"{len(people)} failed ({', '.join(people)}), {len(good)} are done. "
                 f"First: {self.failed[0][1].message}"
             )
-        if self.settings.level == "group" and self.plan.skipped and any(
-            s.participant for s in self.plan.skipped
+        if (
+            self.settings.level == "group"
+            and self.plan.skipped
+            and any(s.participant for s in self.plan.skipped)
         ):
             raise PartialFailureError(
                 f"Done without {', '.join(s.what for s in self.plan.skipped if s.participant)}."
@@ -259,5 +281,8 @@ def _common(jobs: Sequence[Job]) -> str:
 
 
 def _forget(job: Job) -> None:
-    """Take away the record first: files of two makings are never taken for one."""
+    """Take away the record of another making: its files are never taken for this one's.
+
+    A record with the same key stays, since another process may be reading it.
+    """
     job.record.unlink(missing_ok=True)

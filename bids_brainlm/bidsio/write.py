@@ -9,13 +9,13 @@ import json
 import logging
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_brainlm.bidsio.temporary import temporary_name
 from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadWriteError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def probe_write(folder: Path) -> None:
         The folder cannot be created, or a file in it cannot.
     """
     _make_folder(folder)
-    probe = folder / f".tmp-{secrets.token_hex(8)}"
+    probe = folder / temporary_name()
     try:
         probe.write_bytes(b"bids_brainlm")
     except OSError as error:
@@ -71,7 +71,7 @@ def _atomically(path: Path, write: Callable[[Path], None]) -> None:
         Writing failed; nothing is left under either name.
     """
     _make_folder(path.parent)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    temporary = path.with_name(temporary_name())
     try:
         write(temporary)
         with temporary.open("rb") as stream:

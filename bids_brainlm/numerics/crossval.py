@@ -47,8 +47,7 @@ class Plan:
         """Where each outer fold lies within `rows`."""
         ends = np.cumsum([len(fold.test) for fold in self.outer])
         return [
-            slice(int(end) - len(f.test), int(end))
-            for end, f in zip(ends, self.outer, strict=True)
+            slice(int(end) - len(f.test), int(end)) for end, f in zip(ends, self.outer, strict=True)
         ]
 
 
@@ -134,8 +133,15 @@ def make_plan(
         for number in range(n_folds)
     ]
     return Plan(
-        outer, inner, gammas, np.asarray(alphas, float), tuple(delays), score, test_scaling,
-        centre, common_scale,
+        outer,
+        inner,
+        gammas,
+        np.asarray(alphas, float),
+        tuple(delays),
+        score,
+        test_scaling,
+        centre,
+        common_scale,
     )
 
 
@@ -174,7 +180,11 @@ def crossvalidate(
     for fold, inner, gammas in zip(plan.outer, plan.inner, plan.gammas, strict=True):
         pairs = [
             design.fold_design(
-                band, fold, plan.delays, test_scaling=plan.test_scaling, centre=plan.centre,
+                band,
+                fold,
+                plan.delays,
+                test_scaling=plan.test_scaling,
+                centre=plan.centre,
                 common_scale=plan.common_scale,
             )
             for band in bands
@@ -194,9 +204,7 @@ def crossvalidate(
             observed[k].append(targets[k][fold.test] - means[k])
             chosen[k].append((one.alpha_index, one.gamma_index))
     names = [band.name for band in bands]
-    return [
-        _result(names, p, o, c, main) for p, o, c in zip(parts, observed, chosen, strict=True)
-    ]
+    return [_result(names, p, o, c, main) for p, o, c in zip(parts, observed, chosen, strict=True)]
 
 
 def _result(

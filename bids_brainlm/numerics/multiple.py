@@ -19,7 +19,7 @@ def benjamini_hochberg(p: np.ndarray, axis: int | None = None) -> np.ndarray:
 
     Returns
     -------
-    array
+    array, shape of the input
         q values in the shape of ``p``.
 
     Raises
@@ -46,7 +46,7 @@ def benjamini_yekutieli(p: np.ndarray, axis: int | None = None) -> np.ndarray:
 
     Returns
     -------
-    array
+    array, shape of the input
         q values in the shape of ``p``.
 
     Raises

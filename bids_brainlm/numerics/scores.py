@@ -79,14 +79,14 @@ def fisher_mean(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarr
 
     Parameters
     ----------
-    values : array
+    values : array, any shape
         Correlations; NaN are left out.
     axis : int or tuple of int
         Axis or axes to average over.
 
     Returns
     -------
-    array
+    array, shape of the input without the axis
         ``tanh(mean(arctanh(r)))``; NaN where every value is NaN.
 
     Notes

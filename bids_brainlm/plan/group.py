@@ -143,17 +143,16 @@ def _labels(names: Names, place: Place, person: Person) -> dict[str, Path]:
     """Return the atlas on the grid of one run."""
     story, space, atlas = place
     participant, session, run = person
-    unit = Unit(story=story, space=space, atlas=atlas, participant=participant, session=session,
-                run=run)
+    unit = Unit(
+        story=story, space=space, atlas=atlas, participant=participant, session=session, run=run
+    )
     return {
         "label_nii": unit.place(names, "boldmap", "nii.gz", {"stat": "label"}),
         "label_tsv": unit.place(names, "boldmap", "tsv", {"stat": "label"}),
     }
 
 
-def _ceiling(
-    place: Place, people: Mapping[Person, Path], config: Config, names: Names
-) -> Job:
+def _ceiling(place: Place, people: Mapping[Person, Path], config: Config, names: Names) -> Job:
     """Plan the ceilings of one story."""
     unit = Unit(story=place[0], space=place[1], atlas=place[2])
     first = min(people, key=lambda p: tuple(str(x) for x in p))
@@ -188,8 +187,14 @@ def _group(
     first = min(found, key=lambda p: tuple(str(x) for x in p))
     files = {**_labels(names, place, first), "first": found[first]}
     for participant, session, run in found:
-        person = Unit(story=place[0], space=place[1], atlas=place[2], participant=participant,
-                      session=session, run=run)
+        person = Unit(
+            story=place[0],
+            space=place[1],
+            atlas=place[2],
+            participant=participant,
+            session=session,
+            run=run,
+        )
         for stat in ("r", "rjoint", "r2", "unique"):
             if stat in stats or stat in ("r", "r2"):
                 labels = {"desc": desc, "stat": stat}

@@ -19,6 +19,7 @@ from bids_brainlm.plan.selection import Selection, Story, select
 from bids_brainlm.steps import encoding, features, parcels, words
 from bids_brainlm.steps.base import Job, Unit
 
+MODEL_FILES = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 HEAD_SPACES = ("transformations", "magnitudes")
 
 
@@ -59,7 +60,12 @@ def plan(config: Config) -> Plan:
         participants = tuple(sorted({r.key[0] for s in chosen.stories for r in s.runs}))
         links = _links(chosen, config)
     return Plan(
-        stages, participants, chosen.skipped, (), links, chosen.sources,
+        stages,
+        participants,
+        chosen.skipped,
+        (),
+        links,
+        chosen.sources,
         _descriptions(feature_jobs.values(), config),
     )
 
@@ -144,7 +150,7 @@ def _model_prints(model: sources.ModelSource) -> dict[str, str]:
     if model.path is None:
         return {}
     kept = [p for p in sorted(model.path.iterdir()) if p.suffix == ".safetensors"]
-    kept += [model.path / n for n in ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")]
+    kept += [model.path / name for name in MODEL_FILES]
     if model.kind == "random":
         kept = [p for p in kept if p.suffix != ".safetensors"]
     return {p.name: write.fingerprint(p) for p in kept if p.is_file()}
@@ -184,7 +190,7 @@ def _participant_stages(
     return [("parcels", parcel_jobs), ("encoding", nuisance), ("encoding", fits)]
 
 
-def _parcels(story, run, image, atlas, config, names) -> Job:  # noqa: ANN001
+def _parcels(story, run, image, atlas, config, names) -> Job:
     """Plan the series of one run."""
     unit = Unit(
         story=story.name,
@@ -278,7 +284,7 @@ def _links(chosen: Selection, config: Config) -> dict[str, str]:
     return links
 
 
-def _descriptions(jobs, config: Config) -> dict[str, str]:  # noqa: ANN001
+def _descriptions(jobs, config: Config) -> dict[str, str]:
     """Explain every ``desc`` label."""
     found = {
         "nuisance": "encoding model of silence, word counts and, where known, phonemes",

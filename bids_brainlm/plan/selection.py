@@ -70,8 +70,9 @@ def select(config: Config, *, need_images: bool) -> Selection:
     _check_participants(everything, filters, config.bids_dir)
     readable, unreadable = _readable(everything)
     heard = stories.find_stories(readable, readable)
+    lacking = _listed_without_run(everything, heard, filters, config)
     wanted = _wanted(heard, filters, config)
-    skipped = _unreadable_skips(unreadable, filters, config)
+    skipped = [*lacking, *_unreadable_skips(unreadable, filters, config)]
     found, more = _stories(heard, wanted, config)
     skipped += more
     images: dict[dataset.RunKey, bold.BoldRun] = {}
@@ -133,6 +134,42 @@ def _unreadable_skips(
         if filters.participants:
             raise error
         found.append(Skip(run.name, error.message, run.participant))
+    return found
+
+
+def _listed_without_run(
+    everything: Sequence[dataset.RawRun],
+    heard: Sequence[stories.StoryRun],
+    filters: dataset.Filters,
+    config: Config,
+) -> list[Skip]:
+    """Pass over runs that participants.tsv lists (column ``task``) and the tree does not hold.
+
+    An error where the participant was asked for by name and has no other selected run.
+    """
+    names = {t.removeprefix("task-") for t in config.inputs.task_label}
+    chosen = [s for s in heard if not names or s.task in names or s.story in names]
+    tasks = {s.task for s in chosen}
+    have = {(run.participant, run.task) for run in everything}
+    busy = {s.run.participant for s in chosen}
+    table = dataset.read_participants(config.bids_dir / "participants.tsv")
+    found = []
+    for participant, cells in sorted(table.items()):
+        if filters.participants and participant not in filters.participants:
+            continue
+        listed = {task.strip() for task in cells.get("task", "").split(",")}
+        for task in sorted(tasks & listed):
+            if (participant, task) in have:
+                continue
+            name = dataset.run_name((participant, None, task, None))
+            why = "participants.tsv lists it, but the dataset holds no such run"
+            if filters.participants and participant not in busy:
+                raise MissingInputError(
+                    f"{name}: {why}.",
+                    hint=f"Leave {participant} out of --participant-label, or get its image "
+                    "and events.tsv.",
+                )
+            found.append(Skip(name, why, participant))
     return found
 
 

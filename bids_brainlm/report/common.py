@@ -250,8 +250,12 @@ def _plain(value: object) -> str:
 
 def methods_section(methods: Methods) -> Section:
     """Show the methods text with its references."""
-    blocks = [Text("This text describes what is shown here and may be copied; logs/CITATION.md "
-                   "has the one for all participants and stories of this folder.")]
+    blocks = [
+        Text(
+            "This text describes what is shown here and may be copied; logs/CITATION.md "
+            "has the one for all participants and stories of this folder."
+        )
+    ]
     blocks += [Text(paragraph) for paragraph in methods.paragraphs]
     return Section("methods", "Methods", (*blocks, References(methods.references)))
 

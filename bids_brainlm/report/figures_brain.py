@@ -76,9 +76,18 @@ def slices(
         image = nibabel.Nifti1Image(volume, labels.affine)
         fig = Figure(figsize=(style.WIDTH, 1.75))
         display = plotting.plot_stat_map(
-            image, display_mode="z", cut_coords=[-24, -8, 8, 24, 40, 56], figure=fig,
-            cmap="RdBu_r", vmax=limit, symmetric_cbar=True, threshold=1e-9, black_bg=False,
-            annotate=False, draw_cross=False, resampling_interpolation="nearest",
+            image,
+            display_mode="z",
+            cut_coords=[-24, -8, 8, 24, 40, 56],
+            figure=fig,
+            cmap="RdBu_r",
+            vmax=limit,
+            symmetric_cbar=True,
+            threshold=1e-9,
+            black_bg=False,
+            annotate=False,
+            draw_cross=False,
+            resampling_interpolation="nearest",
             axes=(0.01, 0.06, 0.93, 0.86),
         )
         display.annotate(size=9)
@@ -106,9 +115,19 @@ def glass(
         image = nibabel.Nifti1Image(volume, labels.affine)
         fig = Figure(figsize=(style.WIDTH, 2.0))
         display = plotting.plot_glass_brain(
-            image, display_mode="lyrz", figure=fig, cmap="RdBu_r", vmax=limit, vmin=-limit,
-            symmetric_cbar=True, plot_abs=False, colorbar=True, threshold=1e-9, black_bg=False,
-            annotate=False, axes=(0.01, 0.04, 0.93, 0.92),
+            image,
+            display_mode="lyrz",
+            figure=fig,
+            cmap="RdBu_r",
+            vmax=limit,
+            vmin=-limit,
+            symmetric_cbar=True,
+            plot_abs=False,
+            colorbar=True,
+            threshold=1e-9,
+            black_bg=False,
+            annotate=False,
+            axes=(0.01, 0.04, 0.93, 0.92),
         )
         display.annotate(size=9)
         _label_bar(display, label)

@@ -78,7 +78,11 @@ def alphas(tried: Sequence[float], chosen: Mapping[str, Sequence[int]]) -> bytes
         mesh = axes.pcolormesh(
             np.arange(shares.shape[1] + 1) - 0.5,
             np.arange(len(tried) + 1) - 0.5,
-            shares, cmap="Blues", vmin=0, vmax=max(shares.max(), 1), edgecolors="white",
+            shares,
+            cmap="Blues",
+            vmin=0,
+            vmax=max(shares.max(), 1),
+            edgecolors="white",
             linewidth=0.6,
         )
         if shares.size <= 200:
@@ -114,8 +118,9 @@ def _annotate(axes: Axes, shares: np.ndarray) -> None:
         value = shares[row, column]
         if value >= 0.5:
             colour = "white" if value > 0.6 * shares.max() else style.INK
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour,
-                      fontsize=7.5)
+            axes.text(
+                column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7.5
+            )
 
 
 def _power(value: float) -> str:
@@ -152,7 +157,9 @@ def layer_curves(columns: tuple[str, ...], panels: Sequence[CurvePanel]) -> byte
             style.layer_ticks(axes, columns)
             axes.set_xlabel("layer (0 = input embeddings)" if len(panels) < 3 else "layer")
         fig.legend(
-            handles.values(), handles.keys(), loc="outside upper left",
+            handles.values(),
+            handles.keys(),
+            loc="outside upper left",
             ncols=min(4 if max(map(len, handles)) < 26 else 2, len(handles)),
         )
         return style.svg(fig)
@@ -183,7 +190,11 @@ def _curve_panel(
         if curve.low is not None and curve.high is not None:
             axes.fill_between(places, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         (line,) = axes.plot(
-            places, curve.values, color=colour, zorder=3, markeredgewidth=0,
+            places,
+            curve.values,
+            color=colour,
+            zorder=3,
+            markeredgewidth=0,
             marker=style.MARKERS[number % len(style.MARKERS)],
         )
         handles.setdefault(curve.label, line)
@@ -211,7 +222,12 @@ def heads(means: np.ndarray, *, first_layer: int = 1, label: str = "mean r") -> 
         mesh = axes.pcolormesh(
             np.arange(means.shape[1] + 1) + 0.5,
             np.arange(means.shape[0] + 1) + first_layer - 0.5,
-            means, cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="white", linewidth=0.6,
+            means,
+            cmap="RdBu_r",
+            vmin=-limit,
+            vmax=limit,
+            edgecolors="white",
+            linewidth=0.6,
         )
         axes.set_xticks(range(1, means.shape[1] + 1))
         axes.set_yticks(range(first_layer, first_layer + means.shape[0]))
@@ -287,20 +303,36 @@ def _dot_rows(axes: Axes, dots: Dots, shift: float, number: int) -> object:
         count = dots.observations.shape[1]
         spread = 0.22 * (np.arange(count) / max(count - 1, 1) - 0.5)
         axes.scatter(
-            dots.observations, rows[:, None] + spread[None, :], s=8, color="#5b636d", alpha=0.8,
-            linewidths=0, zorder=5,
+            dots.observations,
+            rows[:, None] + spread[None, :],
+            s=8,
+            color="#5b636d",
+            alpha=0.8,
+            linewidths=0,
+            zorder=5,
         )
     if dots.low is not None and dots.high is not None:
         axes.hlines(rows, dots.low, dots.high, color=colour, linewidth=2.0, zorder=3)
     filled = np.ones(len(rows), bool) if dots.significant is None else dots.significant
     marker = style.MARKERS[number % len(style.MARKERS)]
     handle = axes.scatter(
-        dots.values[filled], rows[filled], s=34, color=colour, marker=marker, zorder=4,
+        dots.values[filled],
+        rows[filled],
+        s=34,
+        color=colour,
+        marker=marker,
+        zorder=4,
         linewidths=1.2,
     )
     axes.scatter(
-        dots.values[~filled], rows[~filled], s=34, facecolors="white", edgecolors=colour,
-        marker=marker, zorder=4, linewidths=1.2,
+        dots.values[~filled],
+        rows[~filled],
+        s=34,
+        facecolors="white",
+        edgecolors=colour,
+        marker=marker,
+        zorder=4,
+        linewidths=1.2,
     )
     return handle
 

@@ -48,7 +48,10 @@ def words_per_tr(
         axes.stairs(counts, edges, fill=True, color=style.BLUE, label="words in the TR")
         silent = [(edges[a], edges[b + 1] - edges[a]) for a, b in _runs(counts == 0)]
         axes.broken_barh(
-            silent, (-0.11 * top, 0.075 * top), color=style.ORANGE, label="TR without a word",
+            silent,
+            (-0.11 * top, 0.075 * top),
+            color=style.ORANGE,
+            label="TR without a word",
             linewidth=0,
         )
         marks = [(first_word, "first word starts", "-"), (last_word, "last word ends", "--")]
@@ -95,12 +98,18 @@ def fold_map(
         axes = fig.subplots()
         for number, fold in enumerate(folds):
             axes.broken_barh(
-                [(0, n_rows)], (number - 0.36, 0.72), facecolor="#f1f2f4", edgecolor="#9aa1aa",
-                hatch="////", linewidth=0.5,
+                [(0, n_rows)],
+                (number - 0.36, 0.72),
+                facecolor="#f1f2f4",
+                edgecolor="#9aa1aa",
+                hatch="////",
+                linewidth=0.5,
             )
             trimmed = [(0, trim[0]), (n_rows - trim[1], trim[1])]
             axes.broken_barh(
-                [bar for bar in trimmed if bar[1]], (number - 0.36, 0.72), color=style.PALE,
+                [bar for bar in trimmed if bar[1]],
+                (number - 0.36, 0.72),
+                color=style.PALE,
                 linewidth=0,
             )
             for part, colour in (("Train", style.SKY), ("Test", style.ORANGE)):

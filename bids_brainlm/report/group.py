@@ -56,10 +56,13 @@ def group_page(
     people = sorted({p.participant for s in stories for p in s.people})
     notices = []
     if facts.failed:
-        notices.append(Notice(
-            f"Incomplete: {plural(len(facts.failed), 'job')} failed. The first section says which "
-            f"and why; results are from the {plural(len(people), 'participant')} that remain.",
-            "error"))
+        notices.append(
+            Notice(
+                f"Incomplete: {plural(len(facts.failed), 'job')} failed. The first section says which "
+                f"and why; results are from the {plural(len(people), 'participant')} that remain.",
+                "error",
+            )
+        )
     if not stories:
         notices.append(Notice("There are no group results.", "warning"))
     sections = (
@@ -95,28 +98,44 @@ def _cards(
     ceilings = [s.maps["", "isc"].column("value") for s in stories if ("", "isc") in s.maps]
     if ceilings:
         values = np.concatenate(ceilings)
-        cards.append(Card(f"r = {number(mean(values))}", "mean ceiling (ISC)",
-                          f"highest parcel {number(float(np.nanmax(values)))}"))
+        cards.append(
+            Card(
+                f"r = {number(mean(values))}",
+                "mean ceiling (ISC)",
+                f"highest parcel {number(float(np.nanmax(values)))}",
+            )
+        )
     best = _best(stories)
     if best is not None:
         story, desc, column, score = best
         item = story.maps[desc, "mean"]
-        where = (f"{common.feature_words(desc, item.meta)}, {common.column_words(column)}, "
-                 f"{story.story}")
+        where = (
+            f"{common.feature_words(desc, item.meta)}, {common.column_words(column)}, {story.story}"
+        )
         cards.append(Card(f"r = {number(score)}", "highest mean score", where))
         q = story.maps.get((desc, "q"))
         if q is not None:
-            cards.append(Card(
-                f"{int((q.column(column) < fdr_of(q.meta)).sum())} of {len(q.index)}",
-                f"parcels at q < {fdr_of(q.meta):g}", where))
+            cards.append(
+                Card(
+                    f"{int((q.column(column) < fdr_of(q.meta)).sum())} of {len(q.index)}",
+                    f"parcels at q < {fdr_of(q.meta):g}",
+                    where,
+                )
+            )
     if stories:
         cards += unique.cards(stories)
     if facts.failed:
         cards.append(Card(str(len(facts.failed)), "failed", "see the first section", "error"))
     else:
         warned = len(facts.warnings) + n_warnings
-        cards.append(Card(str(warned), "warning" if warned == 1 else "warnings", "",
-                          "warning" if warned else "good"))
+        cards.append(
+            Card(
+                str(warned),
+                "warning" if warned == 1 else "warnings",
+                "",
+                "warning" if warned else "good",
+            )
+        )
     return tuple(cards)
 
 
@@ -164,7 +183,8 @@ def _ceilings(story: GroupStory, place: str, naming: Naming) -> Section:
     values = item.column("value")
     order = shown_rows(values)
     dots = Dots(
-        "ISC", values[order],
+        "ISC",
+        values[order],
         low=item.column("ci_low")[order] if "ci_low" in item.columns else None,
         high=item.column("ci_high")[order] if "ci_high" in item.columns else None,
         observations=each.values[order] if each is not None else None,
@@ -181,28 +201,42 @@ def _ceilings(story: GroupStory, place: str, naming: Naming) -> Section:
         "includes zero cannot be normalised sensibly."
     )
     files = common.map_files(story.maps, "", "isc") + common.map_files(
-        story.maps, "participants", "isc")
+        story.maps, "participants", "isc"
+    )
     blocks = []
     if story.labels is not None and story.labels.is_anatomical:
-        blocks.append(Picture(
-            naming("iscmap", "png", story=story.story),
-            common.brain_png(story.labels, item.index, values, None, "ISC (r)"),
-            "Brain map of intersubject correlation", "Ceilings on the brain",
-            f"Mean ISC (r) of n = {n} participants on axial slices (z in mm, MNI). "
-            "How to read it: auditory and temporal cortex should be highest during speech.", files))
-    blocks.append(Picture(
-        naming("isc", "svg", story=story.story),
-        figures_encoding.parcel_dots(
-            [item.names[k] for k in order], [dots], xlabel="intersubject correlation (r)"),
-        "Intersubject correlation by parcel", "Ceilings by parcel", text, files))
+        blocks.append(
+            Picture(
+                naming("iscmap", "png", story=story.story),
+                common.brain_png(story.labels, item.index, values, None, "ISC (r)"),
+                "Brain map of intersubject correlation",
+                "Ceilings on the brain",
+                f"Mean ISC (r) of n = {n} participants on axial slices (z in mm, MNI). "
+                "How to read it: auditory and temporal cortex should be highest during speech.",
+                files,
+            )
+        )
+    blocks.append(
+        Picture(
+            naming("isc", "svg", story=story.story),
+            figures_encoding.parcel_dots(
+                [item.names[k] for k in order], [dots], xlabel="intersubject correlation (r)"
+            ),
+            "Intersubject correlation by parcel",
+            "Ceilings by parcel",
+            text,
+            files,
+        )
+    )
     return Section(f"{place}-ceilings", "Ceilings", tuple(blocks))
 
 
 def _people(story: GroupStory) -> Table:
     """Make one row a participant."""
     each = story.maps.get(("participants", "isc"))
-    shown = [(d, column_of(story.maps[d, "mean"])) for d in story.descs()
-             if (d, "r") in story.scores]
+    shown = [
+        (d, column_of(story.maps[d, "mean"])) for d in story.descs() if (d, "r") in story.scores
+    ]
     rows = []
     for k, person in enumerate(story.people):
         row: list[object] = [f"sub-{person.participant}", person.n_runs, person.n_volumes]
@@ -216,15 +250,24 @@ def _people(story: GroupStory) -> Table:
         edge = None if person.edge_share is None else 100 * person.edge_share
         rows.append((*row, edge, person.motion))
     columns = (
-        Column("Participant"), Column("Runs", number=True), Column("Volumes", number=True),
-        *[Column(f"r, {common.feature_words(d, story.maps[d, 'mean'].meta)}", number=True)
-          for d, _ in shown],
+        Column("Participant"),
+        Column("Runs", number=True),
+        Column("Volumes", number=True),
+        *[
+            Column(f"r, {common.feature_words(d, story.maps[d, 'mean'].meta)}", number=True)
+            for d, _ in shown
+        ],
         *([Column("ISC", number=True)] if each is not None else []),
-        Column("Edge of grid, %", number=True, digits=1), Column("Mean FD, mm", number=True),
+        Column("Edge of grid, %", number=True, digits=1),
+        Column("Mean FD, mm", number=True),
     )
     return Table(
-        "Participants", columns, tuple(rows),
+        "Participants",
+        columns,
+        tuple(rows),
         "r: mean over parcels at the group's best column. Edge of grid: penalties chosen at either "
         "end of the grid, mean over feature spaces. FD: framewise displacement. How to read it: "
         "participants who move much or have a low ISC are the first to look at when results are "
-        "weak.", ())
+        "weak.",
+        (),
+    )

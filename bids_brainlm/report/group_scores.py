@@ -88,17 +88,25 @@ def layers_section(story: GroupStory, place: str, naming: Naming) -> Section:
     files = tuple(story.maps[d, "mean"].path for d in story.descs())
     layers, panels = layer_panels(story, "r", "mean r")
     if panels:
-        blocks.append(Picture(
-            naming("layers", "svg", story=story.story),
-            figures_encoding.layer_curves(layers, panels),
-            "Group mean by layer", "Scores by layer",
-            "Mean held-out r over parcels (own part of the model band) by layer; lines: mean over "
-            f"n = {len(story.people)} participants, bands: 95 % t interval over participants after "
-            "Fisher's transformation. How to read it: where the band includes zero, the average "
-            "parcel cannot be told from chance; overlapping bands do not show that layers differ.",
-            files))
-    small = [d for d in story.descs() if len(story.maps[d, "mean"].index) <= FEW_PARCELS
-             and len(layers_of(story.maps[d, "mean"].columns)) > 1]
+        blocks.append(
+            Picture(
+                naming("layers", "svg", story=story.story),
+                figures_encoding.layer_curves(layers, panels),
+                "Group mean by layer",
+                "Scores by layer",
+                "Mean held-out r over parcels (own part of the model band) by layer; lines: mean over "
+                f"n = {len(story.people)} participants, bands: 95 % t interval over participants after "
+                "Fisher's transformation. How to read it: where the band includes zero, the average "
+                "parcel cannot be told from chance; overlapping bands do not show that layers differ.",
+                files,
+            )
+        )
+    small = [
+        d
+        for d in story.descs()
+        if len(story.maps[d, "mean"].index) <= FEW_PARCELS
+        and len(layers_of(story.maps[d, "mean"].columns)) > 1
+    ]
     if small:
         lines, everywhere = [], ()
         for desc in small[:3]:
@@ -106,19 +114,28 @@ def layers_section(story: GroupStory, place: str, naming: Naming) -> Section:
             wanted = layers_of(item.columns)
             everywhere = tuple(sorted({*everywhere, *wanted}))
             grid = np.column_stack([item.column(c) for c in wanted])
-            lines.append(CurvePanel(
-                common.feature_words(desc, item.meta), "group mean r",
-                tuple(
-                    Curve(name, grid[k], layers=wanted) for k, name in enumerate(item.names))))
-        blocks.append(Picture(
-            naming("parcellayers", "svg", story=story.story),
-            figures_encoding.layer_curves(everywhere, lines),
-            "Group mean by layer and parcel", "Scores by layer and parcel",
-            f"Group mean (Fisher) of r by layer, one line a parcel; n = {len(story.people)} "
-            "participants. How to read it: compare the shapes, and judge single bumps "
-            "against the intervals of the figure above.", files))
-    blocks += [_heads(story, d, naming) for d in story.descs()
-               if heads_of(story.maps[d, "mean"].columns)]
+            lines.append(
+                CurvePanel(
+                    common.feature_words(desc, item.meta),
+                    "group mean r",
+                    tuple(Curve(name, grid[k], layers=wanted) for k, name in enumerate(item.names)),
+                )
+            )
+        blocks.append(
+            Picture(
+                naming("parcellayers", "svg", story=story.story),
+                figures_encoding.layer_curves(everywhere, lines),
+                "Group mean by layer and parcel",
+                "Scores by layer and parcel",
+                f"Group mean (Fisher) of r by layer, one line a parcel; n = {len(story.people)} "
+                "participants. How to read it: compare the shapes, and judge single bumps "
+                "against the intervals of the figure above.",
+                files,
+            )
+        )
+    blocks += [
+        _heads(story, d, naming) for d in story.descs() if heads_of(story.maps[d, "mean"].columns)
+    ]
     return Section(f"{place}-layers", "Scores", tuple(blocks))
 
 
@@ -132,19 +149,26 @@ def _heads(story: GroupStory, desc: str, naming: Naming) -> Picture:
     return Picture(
         naming("heads", "svg", story=story.story, desc=desc),
         figures_encoding.heads(means, first_layer=first, label="group mean r"),
-        f"Group mean by head of {name}", f"Scores by attention head, {name}",
+        f"Group mean by head of {name}",
+        f"Scores by attention head, {name}",
         f"Group mean of held-out r, averaged over {len(item.index)} parcels, for every attention "
         f"head; n = {len(story.people)} participants. How to read it: look for layers (rows) that "
-        "are red throughout; single heads are noisy.", (item.path,))
+        "are red throughout; single heads are noisy.",
+        (item.path,),
+    )
 
 
 def _glance(story: GroupStory) -> Table:
     """Make one row a feature space."""
     columns = (
-        Column("Feature space"), Column("Layer or head"), Column("Mean r", number=True),
-        Column("Highest r", number=True), Column("Joint r", number=True),
+        Column("Feature space"),
+        Column("Layer or head"),
+        Column("Mean r", number=True),
+        Column("Highest r", number=True),
+        Column("Joint r", number=True),
         Column("Normalised", number=True, help="mean of r / ISC where the ISC is large enough"),
-        Column("Unique R²", number=True, digits=4), Column("Parcels, q < FDR", number=True),
+        Column("Unique R²", number=True, digits=4),
+        Column("Parcels, q < FDR", number=True),
     )
     rows = []
     for desc in story.descs():
@@ -152,19 +176,27 @@ def _glance(story: GroupStory) -> Table:
         column = column_of(item)
         values = item.column(column)
         q = story.maps.get((desc, "q"))
-        rows.append((
-            common.feature_words(desc, item.meta), common.column_words(column), mean(values),
-            float(np.nanmax(values)) if np.isfinite(values).any() else None,
-            _mean_of(story, desc, "rjoint", column), _mean_of(story, desc, "normalized", column),
-            _mean_of(story, desc, "unique", column),
-            int((q.column(column) < fdr_of(q.meta)).sum()) if q is not None else None,
-        ))
+        rows.append(
+            (
+                common.feature_words(desc, item.meta),
+                common.column_words(column),
+                mean(values),
+                float(np.nanmax(values)) if np.isfinite(values).any() else None,
+                _mean_of(story, desc, "rjoint", column),
+                _mean_of(story, desc, "normalized", column),
+                _mean_of(story, desc, "unique", column),
+                int((q.column(column) < fdr_of(q.meta)).sum()) if q is not None else None,
+            )
+        )
     return Table(
-        "Results at a glance", columns, tuple(rows),
+        "Results at a glance",
+        columns,
+        tuple(rows),
         f"Means over parcels and n = {len(story.people)} participants at the column (layer or "
         "head) with the highest mean r. The column was chosen on the same scores, so these "
         "numbers are somewhat optimistic. Normalised: r divided by the ISC.",
-        tuple(story.maps[d, "mean"].path for d in story.descs()))
+        tuple(story.maps[d, "mean"].path for d in story.descs()),
+    )
 
 
 def _mean_of(story: GroupStory, desc: str, stat: str, column: str) -> float | None:
@@ -178,31 +210,47 @@ def significance_section(story: GroupStory, place: str) -> Section:
     rows, files, tests = [], [], []
     for desc in story.descs():
         column = column_of(story.maps[desc, "mean"])
-        for stat, what in (("q", "r of the model band"), ("rjointq", "r of the whole prediction"),
-                           ("uniqueq", "unique R²")):
+        for stat, what in (
+            ("q", "r of the model band"),
+            ("rjointq", "r of the whole prediction"),
+            ("uniqueq", "unique R²"),
+        ):
             q = story.maps.get((desc, stat))
             if q is None:
                 continue
             below = q.values < fdr_of(q.meta)
-            rows.append((
-                common.feature_words(desc, q.meta), what, common.column_words(column),
-                int((q.column(column) < fdr_of(q.meta)).sum()), int(below.any(axis=1).sum()),
-                int(np.isfinite(q.values).any(axis=1).sum())))
+            rows.append(
+                (
+                    common.feature_words(desc, q.meta),
+                    what,
+                    common.column_words(column),
+                    int((q.column(column) < fdr_of(q.meta)).sum()),
+                    int(below.any(axis=1).sum()),
+                    int(np.isfinite(q.values).any(axis=1).sum()),
+                )
+            )
             files.append(q.path)
             tests.append(_test_words(q))
     columns = (
-        Column("Feature space"), Column("Score"), Column("Layer or head"),
+        Column("Feature space"),
+        Column("Score"),
+        Column("Layer or head"),
         Column("Significant there", number=True),
-        Column("Significant anywhere", number=True,
-               help="at any column; not corrected over columns"),
+        Column(
+            "Significant anywhere", number=True, help="at any column; not corrected over columns"
+        ),
         Column("Parcels tested", number=True),
     )
     table = Table(
-        "Significant parcels", columns, tuple(rows),
+        "Significant parcels",
+        columns,
+        tuple(rows),
         f"Number of parcels over n = {len(story.people)} participants. "
         f"{' '.join(dict.fromkeys(tests))} "
         "There: at the layer or head with the highest mean r. Anywhere: at any layer or head, "
-        "without correction for their number.", tuple(files))
+        "without correction for their number.",
+        tuple(files),
+    )
     return Section(f"{place}-significance", "Significance", (table,))
 
 
@@ -212,9 +260,11 @@ def _test_words(q: ParcelMap) -> str:
     if not isinstance(found, dict):
         return ""
     draws = found.get("NumberOfPermutations") or found.get("NumberOfBootstraps")
-    return (f"Test: {found.get('Test', 'not stated')}, {draws} draws, q < {fdr_of(q.meta):g} "
-            f"({found.get('Correction', 'Benjamini-Hochberg')}; family: "
-            f"{found.get('Family', 'parcels')}).")
+    return (
+        f"Test: {found.get('Test', 'not stated')}, {draws} draws, q < {fdr_of(q.meta):g} "
+        f"({found.get('Correction', 'Benjamini-Hochberg')}; family: "
+        f"{found.get('Family', 'parcels')})."
+    )
 
 
 def maps_section(story: GroupStory, place: str, naming: Naming) -> Section:
@@ -236,18 +286,24 @@ def _map(story: GroupStory, desc: str, naming: Naming) -> Picture:
     keep = q.column(column) < fdr_of(q.meta) if q is not None else None
     name, where = common.feature_words(desc, item.meta), common.column_words(column)
     n = len(story.people)
-    found = "" if keep is None else (
-        f" {int(keep.sum())} of {len(item.index)} parcels reach q < {fdr_of(q.meta):g}.")
+    found = (
+        ""
+        if keep is None
+        else (f" {int(keep.sum())} of {len(item.index)} parcels reach q < {fdr_of(q.meta):g}.")
+    )
     files = common.map_files(story.maps, desc, "mean", "q", "meanthresholded")
     if story.labels is not None and story.labels.is_anatomical:
         return Picture(
             naming("map", "png", story=story.story, desc=desc),
             common.brain_png(story.labels, item.index, values, keep, "mean r"),
-            f"Group map of {name}, {where}", f"Group map, {name}, {where}",
+            f"Group map of {name}, {where}",
+            f"Group map, {name}, {where}",
             f"Mean held-out r over n = {n} participants, {where}. Above: all parcels on axial "
             "slices (z in mm, MNI). Below, where any: only significant parcels, seen through a "
             f"glass brain.{found} How to read it: red parcels are predicted; predictions of blue "
-            "ones run against the data.", files)
+            "ones run against the data.",
+            files,
+        )
     order = shown_rows(values)
     series = story.scores.get((desc, "r"))
     each = None
@@ -255,18 +311,25 @@ def _map(story: GroupStory, desc: str, naming: Naming) -> Picture:
         each = series[:, order, item.columns.index(column)].T
     low, high = _limits(story, desc, column)
     dots = Dots(
-        "mean r", values[order], low=None if low is None else low[order],
+        "mean r",
+        values[order],
+        low=None if low is None else low[order],
         high=None if high is None else high[order],
-        significant=None if keep is None else keep[order], observations=each)
+        significant=None if keep is None else keep[order],
+        observations=each,
+    )
     shown = f" (the best {N_ROWS} are shown)" if len(order) < len(values) else ""
     return Picture(
         naming("parcels", "svg", story=story.story, desc=desc),
         figures_encoding.parcel_dots([item.names[k] for k in order], [dots], xlabel="held-out r"),
-        f"Group scores by parcel of {name}, {where}", f"Scores by parcel, {name}, {where}",
+        f"Group scores by parcel of {name}, {where}",
+        f"Scores by parcel, {name}, {where}",
         f"Blue: mean over n = {n} participants{shown}"
         + (" with its 95 % interval" if low is not None else "")
         + f"; grey: each participant. Filled: significant.{found} How to read it: intervals that "
-        "include zero are compatible with no prediction.", files)
+        "include zero are compatible with no prediction.",
+        files,
+    )
 
 
 def _limits(story: GroupStory, desc: str, column: str) -> tuple[np.ndarray | None, ...]:
@@ -285,8 +348,11 @@ def _best_parcels(story: GroupStory, desc: str) -> Table:
     item = story.maps[desc, "mean"]
     column = column_of(item)
     values = item.column(column)
-    order = [k for k in np.argsort(-np.where(np.isfinite(values), values, -9.0), kind="stable")
-             if np.isfinite(values[k])][: common.N_BEST]
+    order = [
+        k
+        for k in np.argsort(-np.where(np.isfinite(values), values, -9.0), kind="stable")
+        if np.isfinite(values[k])
+    ][: common.N_BEST]
     places = common.place_columns(story.labels)
     low, high = _limits(story, desc, column)
     spans: list[str] = []
@@ -294,23 +360,39 @@ def _best_parcels(story: GroupStory, desc: str) -> Table:
     if low is not None and high is not None:
         ends = zip(low, high, strict=True)
         spans = [f"{common.number(a)} to {common.number(b)}" for a, b in ends]
-    for stat, label, digits in (("q", "q", 4), ("normalized", "normalised", 2),
-                                ("rjoint", "joint r", 3), ("unique", "unique R²", 4),
-                                ("uniqueq", "unique q", 4)):
+    for stat, label, digits in (
+        ("q", "q", 4),
+        ("normalized", "normalised", 2),
+        ("rjoint", "joint r", 3),
+        ("unique", "unique R²", 4),
+        ("uniqueq", "unique q", 4),
+    ):
         if (desc, stat) in story.maps:
             extra.append((label, digits, story.maps[desc, stat].column(column)))
     if ("", "isc") in story.maps:
         extra.append(("ISC", 3, story.maps["", "isc"].column("value")))
     rows = tuple(
-        (item.names[k], *common.place_of(story.labels, item.index[k], places), float(values[k]),
-         *spans[k : k + 1], *[float(v[k]) for _, _, v in extra])
-        for k in order)
-    columns = (Column("Parcel"), *[Column(p.replace("_", " ").capitalize()) for p in places],
-               Column("mean r", number=True), *([Column("95 % interval")] if spans else []),
-               *[Column(label, number=True, digits=digits) for label, digits, _ in extra])
+        (
+            item.names[k],
+            *common.place_of(story.labels, item.index[k], places),
+            float(values[k]),
+            *spans[k : k + 1],
+            *[float(v[k]) for _, _, v in extra],
+        )
+        for k in order
+    )
+    columns = (
+        Column("Parcel"),
+        *[Column(p.replace("_", " ").capitalize()) for p in places],
+        Column("mean r", number=True),
+        *([Column("95 % interval")] if spans else []),
+        *[Column(label, number=True, digits=digits) for label, digits, _ in extra],
+    )
     return Table(
         f"Best parcels, {common.feature_words(desc, item.meta)}, {common.column_words(column)}",
-        columns, rows,
+        columns,
+        rows,
         f"The {len(rows)} of {len(item.index)} parcels with the highest group mean. Click a "
         "heading to sort.",
-        common.map_files(story.maps, desc, "mean", "p", "q", "normalized"))
+        common.map_files(story.maps, desc, "mean", "p", "q", "normalized"),
+    )

@@ -140,7 +140,8 @@ def _bold(series: Sequence[Mapping], maps: Sequence[Mapping]) -> str:
         span = str(high) if low == high else f"{low} to {high}"
         text += (
             f", cleaned of {span} confound regressors (model {_list(sorted(models))}"
-            + (f", high-pass cut-off {_list(sorted(cutoffs))} s" if cutoffs else "") + ")"
+            + (f", high-pass cut-off {_list(sorted(cutoffs))} s" if cutoffs else "")
+            + ")"
         )
     elif series:
         text += " and used as they had been cleaned before"
@@ -161,9 +162,14 @@ def _features(maps: Sequence[Mapping]) -> str:
             f"revision {revision}" if revision else "",
             f"weights sha256 {digest}…" if digest else "",
         ]
-        kinds = sorted({str(m.get("FeatureSpace", "")).lower() for m in maps
-                        if isinstance(m.get("Model"), Mapping)
-                        and m["Model"].get("Label") == label} - {""})
+        kinds = sorted(
+            {
+                str(m.get("FeatureSpace", "")).lower()
+                for m in maps
+                if isinstance(m.get("Model"), Mapping) and m["Model"].get("Label") == label
+            }
+            - {""}
+        )
         sentence = (
             f"The features are the {_list(kinds)} of {model.get('Name') or label} "
             f"({', '.join(d for d in detail if d)})"
@@ -265,8 +271,10 @@ def _inference(maps: Sequence[Mapping]) -> str:
 def _group(group: Sequence[Mapping]) -> str:
     """Describe ceilings and group inference."""
     text = ""
-    if any(str(m.get("Statistic", "")).lower() == "isc" or m.get("FeatureSpace") == "isc"
-           for m in group):
+    if any(
+        str(m.get("Statistic", "")).lower() == "isc" or m.get("FeatureSpace") == "isc"
+        for m in group
+    ):
         text = (
             f"Ceilings are intersubject correlations: each participant's parcel series correlated "
             f"with the average of {isc_reference(group)}. They measure agreement between people "

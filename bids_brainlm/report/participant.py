@@ -46,17 +46,23 @@ def participant_page(
     text = methods.write(sidecars(recordings, facts.version))
     sections = [
         common.summary_section(facts, _warnings(metas)),
-        *[_recording(r, naming, m) for r, m in zip(recordings, common.marks_of(recordings),
-                                                 strict=True)],
+        *[
+            _recording(r, naming, m)
+            for r, m in zip(recordings, common.marks_of(recordings), strict=True)
+        ],
         common.settings_section(facts),
         common.methods_section(text),
         common.software_section(common.versions_of(metas, facts.version), metas),
     ]
     notices = []
     if facts.failed:
-        notices.append(Notice(
-            f"Incomplete: {plural(len(facts.failed), 'job')} of this participant failed. "
-            "The first section says which and why.", "error"))
+        notices.append(
+            Notice(
+                f"Incomplete: {plural(len(facts.failed), 'job')} of this participant failed. "
+                "The first section says which and why.",
+                "error",
+            )
+        )
     if not recordings:
         notices.append(Notice("There are no results of this participant.", "warning"))
     stories = list(dict.fromkeys(r.story for r in recordings))
@@ -119,32 +125,59 @@ def _cards(recordings: Sequence[Recording], facts: RunFacts, n_warnings: int) ->
     n_parcels = max((len(m.index) for r in recordings for m in r.maps.values()), default=0)
     empty = sum(len(r.series_meta.get("EmptyParcels") or ()) for r in recordings)
     cards = [
-        Card(str(len(recordings)), "run" if len(recordings) == 1 else "runs",
-             f"{volumes} volumes in the story windows" if volumes else ""),
-        Card(str(n_parcels), "parcels", f"{empty} empty" if empty else "none empty",
-             "warning" if empty else ""),
+        Card(
+            str(len(recordings)),
+            "run" if len(recordings) == 1 else "runs",
+            f"{volumes} volumes in the story windows" if volumes else "",
+        ),
+        Card(
+            str(n_parcels),
+            "parcels",
+            f"{empty} empty" if empty else "none empty",
+            "warning" if empty else "",
+        ),
     ]
     best = scores.best_of(recordings)
     if best is not None:
         recording, desc, column, score = best
-        cards.append(Card(f"r = {number(score)}", "highest mean score",
-                          f"{_feature(recording, desc)}, {common.column_words(column)}, "
-                          f"{recording.story}"))
+        cards.append(
+            Card(
+                f"r = {number(score)}",
+                "highest mean score",
+                f"{_feature(recording, desc)}, {common.column_words(column)}, {recording.story}",
+            )
+        )
         found = scores.n_significant(recording, desc, column)
         if found is not None:
             n, total, fdr = found
-            cards.append(Card(f"{n} of {total}", f"parcels at q < {fdr:g}",
-                              f"{_feature(recording, desc)}, {common.column_words(column)}"))
+            cards.append(
+                Card(
+                    f"{n} of {total}",
+                    f"parcels at q < {fdr:g}",
+                    f"{_feature(recording, desc)}, {common.column_words(column)}",
+                )
+            )
     motion = first.series_meta.get("MeanFramewiseDisplacement")
     if motion is not None:
-        cards.append(Card(number(float(motion), 2, "mm"), "mean framewise displacement",
-                          first.title if len(recordings) > 1 else ""))
+        cards.append(
+            Card(
+                number(float(motion), 2, "mm"),
+                "mean framewise displacement",
+                first.title if len(recordings) > 1 else "",
+            )
+        )
     warned = n_warnings + len(facts.warnings)
     if facts.failed:
         cards.append(Card(str(len(facts.failed)), "failed", "see the first section", "error"))
     else:
-        cards.append(Card(str(warned), "warning" if warned == 1 else "warnings", "",
-                          "warning" if warned else "good"))
+        cards.append(
+            Card(
+                str(warned),
+                "warning" if warned == 1 else "warnings",
+                "",
+                "warning" if warned else "good",
+            )
+        )
     return tuple(cards)
 
 
@@ -183,16 +216,24 @@ def _timing(recording: Recording, place: str, naming: Naming) -> Section:
         if meta.get("StoryDuration") is not None and meta.get("StoryOnset") is not None:
             end = float(meta["StoryOnset"]) + float(meta["StoryDuration"])
         if last is not None and end is not None and float(last) > end + 1.0:
-            blocks.append(Notice(
-                f"The last word ends at {number(last, 1, 's')}, after the end of the story at "
-                f"{number(end, 1, 's')}. Check --stimulus-onset.", "warning"))
+            blocks.append(
+                Notice(
+                    f"The last word ends at {number(last, 1, 's')}, after the end of the story at "
+                    f"{number(end, 1, 's')}. Check --stimulus-onset.",
+                    "warning",
+                )
+            )
         blocks.append(common.words_picture(words, naming))
     empty = series.get("EmptyParcels") or ()
     if empty:
         shown = ", ".join(str(i) for i in list(empty)[:40])
-        blocks.append(Notice(
-            f"{plural(len(empty), 'parcel')} without signal (n/a in all tables): {shown}"
-            + (" …" if len(empty) > 40 else ""), "warning"))
+        blocks.append(
+            Notice(
+                f"{plural(len(empty), 'parcel')} without signal (n/a in all tables): {shown}"
+                + (" …" if len(empty) > 40 else ""),
+                "warning",
+            )
+        )
     if not blocks:
         blocks.append(Text("No timing information was found for this run."))
     return Section(f"{place}-timing", "Timing check", tuple(blocks))
@@ -218,13 +259,14 @@ def _timing_pairs(recording: Recording) -> tuple[tuple[str, str], ...]:
         ("Volumes used", number(series.get("NumberOfVolumes"))),
         ("Words", number(meta.get("NumberOfWords"))),
         ("Words with interpolated times", number(meta.get("NumberInterpolated"))),
-        ("Words before / after the window",
-         f"{meta.get('NumberBefore', '–')} / {meta.get('NumberAfter', '–')}"),
+        (
+            "Words before / after the window",
+            f"{meta.get('NumberBefore', '–')} / {meta.get('NumberAfter', '–')}",
+        ),
         ("TRs without a word", number(meta.get("NumberOfEmptyTRs"))),
         ("Confound regressors", number(len(denoising.get("Columns") or ()))),
         ("High-pass cut-off", number(denoising.get("HighPassCutoff"), 0, "s")),
-        ("Mean motion (FD)",
-         number(series.get("MeanFramewiseDisplacement"), 3, "mm")),
+        ("Mean motion (FD)", number(series.get("MeanFramewiseDisplacement"), 3, "mm")),
     ]
     return tuple((k, v) for k, v in rows if not v.startswith("–"))
 
@@ -238,15 +280,20 @@ def _folds(recording: Recording, place: str, naming: Naming) -> Section | None:
         return None
     item, meta = fitted[0], fitted[0].meta
     trim = tuple(meta.get("Trim") or (0, 0))
-    n_rows = int(recording.words.meta["NumberOfRows"] if recording.words
-                 else series_rows(recording) or meta.get("NumberOfRows") or 0)
+    n_rows = int(
+        recording.words.meta["NumberOfRows"]
+        if recording.words
+        else series_rows(recording) or meta.get("NumberOfRows") or 0
+    )
     n_rows = max([n_rows, *[b + 1 for f in meta["Folds"] for _, b in f["Test"]]])
-    sizes = [[sum(b - a + 1 for a, b in f[part]) for f in meta["Folds"]]
-             for part in ("Train", "Test")]
+    sizes = [
+        [sum(b - a + 1 for a, b in f[part]) for f in meta["Folds"]] for part in ("Train", "Test")
+    ]
     gap = meta.get("Gap") or {}
     picture = Picture(
-        path=naming("folds", "svg", story=recording.story, session=recording.session,
-                    run=recording.run),
+        path=naming(
+            "folds", "svg", story=recording.story, session=recording.session, run=recording.run
+        ),
         data=figures_timing.fold_map(meta["Folds"], n_rows, trim),
         alt="Training, test and left-out rows by fold",
         title="Outer folds",

@@ -25,7 +25,7 @@ FDR = (
     "10.1111/j.2517-6161.1995.tb02031.x",
 )
 NARRATIVES = (
-    "Nastase, S. A., Liu, Y.-F., Hillman, H., et al. (2021). The \"Narratives\" fMRI dataset for "
+    'Nastase, S. A., Liu, Y.-F., Hillman, H., et al. (2021). The "Narratives" fMRI dataset for '
     "evaluating models of naturalistic language comprehension. Scientific Data, 8, 250.",
     "10.1038/s41597-021-01033-3",
 )

@@ -31,6 +31,7 @@ N_ROWS = 20
 MANY_PARCELS = 20
 """From this many parcels on, the distribution of p-values is drawn."""
 
+
 def best_of(recordings: Sequence[Recording]) -> tuple[Recording, str, str, float] | None:
     """Return the recording, feature space and column with the highest mean r."""
     found = []
@@ -73,7 +74,9 @@ def glance_table(recording: Recording) -> Table:
     rows = tuple(_glance_row(recording, desc) for desc in recording.descs())
     files = tuple(recording.maps[d, "r"].path for d in recording.descs())
     return Table(
-        "Results at a glance", columns, rows,
+        "Results at a glance",
+        columns,
+        rows,
         "Held-out scores; means over parcels at the layer or head with the highest mean r. "
         "The column was chosen on the same scores, so these numbers are somewhat optimistic; "
         "the curves below show all of them. R² < 0 in % of parcels.",
@@ -131,16 +134,27 @@ def _layers(recording: Recording, desc: str, naming: Naming) -> Picture:
     panels = [CurvePanel("Model band's own part", "held-out r", own)]
     if (desc, "rjoint") in recording.maps:
         base = nuisance(recording)
-        panels.append(CurvePanel(
-            "Whole prediction", "held-out joint r", _curves(recording, desc, "rjoint", layers),
-            mean(base) if base is not None else None, "nuisance bands alone, mean over parcels"))
+        panels.append(
+            CurvePanel(
+                "Whole prediction",
+                "held-out joint r",
+                _curves(recording, desc, "rjoint", layers),
+                mean(base) if base is not None else None,
+                "nuisance bands alone, mean over parcels",
+            )
+        )
     if (desc, "unique") in recording.maps:
-        panels.append(CurvePanel(
-            "Added to nuisance bands", "unique R²",
-            _curves(recording, desc, "unique", layers)))
+        panels.append(
+            CurvePanel(
+                "Added to nuisance bands", "unique R²", _curves(recording, desc, "unique", layers)
+            )
+        )
     total = int(np.isfinite(item.values).any(axis=1).sum())
-    lines = ("one line a parcel" if len(item.index) <= FEW_PARCELS
-             else "lines: means over parcels, in grey the five best parcels")
+    lines = (
+        "one line a parcel"
+        if len(item.index) <= FEW_PARCELS
+        else "lines: means over parcels, in grey the five best parcels"
+    )
     return Picture(
         path=figure_path(recording, desc, "layers", "svg", naming),
         data=figures_encoding.layer_curves(layers, panels),
@@ -158,8 +172,9 @@ def _layers(recording: Recording, desc: str, naming: Naming) -> Picture:
     )
 
 
-def _curves(recording: Recording, desc: str, stat: str, layers: tuple[str, ...]
-            ) -> tuple[Curve, ...]:
+def _curves(
+    recording: Recording, desc: str, stat: str, layers: tuple[str, ...]
+) -> tuple[Curve, ...]:
     """Return the lines of one panel."""
     item = recording.maps[desc, stat]
     values = np.column_stack([item.column(layer) for layer in layers])
@@ -174,8 +189,12 @@ def _curves(recording: Recording, desc: str, stat: str, layers: tuple[str, ...]
     if q is not None:
         keep = (np.column_stack([q.column(c) for c in layers]) < fdr_of(q.meta)).any(axis=1)
         if keep.any():
-            lines.append(Curve(f"mean over {int(keep.sum())} parcels with q < {fdr_of(q.meta):g} "
-                               "at any layer", column_mean(values[keep])))
+            lines.append(
+                Curve(
+                    f"mean over {int(keep.sum())} parcels with q < {fdr_of(q.meta):g} at any layer",
+                    column_mean(values[keep]),
+                )
+            )
     return tuple(lines)
 
 
@@ -196,9 +215,11 @@ def _heads(recording: Recording, desc: str, naming: Naming) -> Picture:
         data=figures_encoding.heads(means, first_layer=first),
         alt=f"Mean score by head of {desc}",
         title="Scores by attention head",
-        caption=(f"Mean held-out r over n = {total} parcels for every attention head (own part of "
-                 "the model band). How to read it: red heads predict the data, predictions of blue "
-                 "heads run against the data; white is zero or not fitted."),
+        caption=(
+            f"Mean held-out r over n = {total} parcels for every attention head (own part of "
+            "the model band). How to read it: red heads predict the data, predictions of blue "
+            "heads run against the data; white is zero or not fitted."
+        ),
         files=(item.path,),
     )
 
@@ -231,12 +252,14 @@ def _map(recording: Recording, desc: str, naming: Naming) -> Picture:
             data=common.brain_png(recording.labels, item.index, values, keep, "r"),
             alt=f"Brain map of {desc}, {where}",
             title=f"Brain map, {where}",
-            caption=(f"Held-out r (own part of the model band) of n = {n} parcels; "
-                     f"{common.chosen_words(item.columns, column)}. Above: all parcels on axial "
-                     "slices (z in mm, MNI). Below, where any: only significant parcels, seen "
-                     f"through a glass brain. {tail} How to read it: language areas of the "
-                     "temporal and frontal lobes should stand out; scattered colours of both signs "
-                     "are noise."),
+            caption=(
+                f"Held-out r (own part of the model band) of n = {n} parcels; "
+                f"{common.chosen_words(item.columns, column)}. Above: all parcels on axial "
+                "slices (z in mm, MNI). Below, where any: only significant parcels, seen "
+                f"through a glass brain. {tail} How to read it: language areas of the "
+                "temporal and frontal lobes should stand out; scattered colours of both signs "
+                "are noise."
+            ),
             files=files,
         )
     return _dots(recording, desc, column, keep, tail, naming)
@@ -249,12 +272,18 @@ def _significance(keep: np.ndarray | None, q: ParcelMap | None) -> str:
     found = q.meta.get("Inference")
     family = found.get("Family") if isinstance(found, dict) else None
     over = f" over {family}" if family else ""
-    return (f"{int(keep.sum())} of {int(np.isfinite(q.values).any(axis=1).sum())} parcels reach "
-            f"q < {fdr_of(q.meta):g} (false discovery rate{over}).")
+    return (
+        f"{int(keep.sum())} of {int(np.isfinite(q.values).any(axis=1).sum())} parcels reach "
+        f"q < {fdr_of(q.meta):g} (false discovery rate{over})."
+    )
 
 
 def _dots(
-    recording: Recording, desc: str, column: str, keep: np.ndarray | None, tail: str,
+    recording: Recording,
+    desc: str,
+    column: str,
+    keep: np.ndarray | None,
+    tail: str,
     naming: Naming,
 ) -> Picture:
     """Draw scores by parcel: model band, whole prediction, nuisance alone, other bands."""
@@ -272,21 +301,27 @@ def _dots(
     base = nuisance(recording)
     if base is not None and len(base) == len(values):
         series.append(Dots("nuisance bands alone", base[order]))
-    series += [Dots(label, values_of(recording, desc, stat, column)[order])
-               for stat, label in BANDS if (desc, stat) in recording.maps]
+    series += [
+        Dots(label, values_of(recording, desc, stat, column)[order])
+        for stat, label in BANDS
+        if (desc, stat) in recording.maps
+    ]
     where = common.column_words(column)
     shown = "" if len(order) == len(item.index) else f" (the best {N_ROWS} are shown)"
     return Picture(
         path=figure_path(recording, desc, "parcels", "svg", naming),
         data=figures_encoding.parcel_dots(
-            [item.names[k] for k in order], series, xlabel="held-out r"),
+            [item.names[k] for k in order], series, xlabel="held-out r"
+        ),
         alt=f"Scores by parcel of {desc}, {where}",
         title=f"Scores by parcel, {where}",
-        caption=(f"Held-out correlations of n = {int(np.isfinite(values).sum())} parcels{shown}; "
-                 f"{common.chosen_words(item.columns, column)}. Model band and single bands: their "
-                 "own part of the joint prediction. Filled circles of the model band are "
-                 f"significant. {tail} How to read it: the model band adds something where "
-                 "the whole prediction lies right of the nuisance bands alone."),
+        caption=(
+            f"Held-out correlations of n = {int(np.isfinite(values).sum())} parcels{shown}; "
+            f"{common.chosen_words(item.columns, column)}. Model band and single bands: their "
+            "own part of the joint prediction. Filled circles of the model band are "
+            f"significant. {tail} How to read it: the model band adds something where "
+            "the whole prediction lies right of the nuisance bands alone."
+        ),
         files=common.map_files(recording.maps, desc, "r", "rjoint", "q"),
     )
 
@@ -298,29 +333,47 @@ def best_parcels(recording: Recording, desc: str) -> Table:
     values = item.column(column)
     order = [k for k in np.argsort(-_filled(values), kind="stable") if np.isfinite(values[k])]
     places = common.place_columns(recording.labels)
-    stats = [(s, label, digits) for s, label, digits in (
-        ("rjoint", "joint r", 3), ("r2", "R²", 4), ("unique", "unique R²", 4), ("p", "p", 4),
-        ("q", "q", 4)) if (desc, s) in recording.maps]
+    stats = [
+        (s, label, digits)
+        for s, label, digits in (
+            ("rjoint", "joint r", 3),
+            ("r2", "R²", 4),
+            ("unique", "unique R²", 4),
+            ("p", "p", 4),
+            ("q", "q", 4),
+        )
+        if (desc, s) in recording.maps
+    ]
     many = len(item.columns) > 1
     rows = []
     for k in order[: common.N_BEST]:
         peak = [best_column(item.values[[k]], item.columns)] if many else []
-        rows.append((
-            item.names[k], *common.place_of(recording.labels, item.index[k], places),
-            float(values[k]),
-            *[float(values_of(recording, desc, s, column)[k]) for s, _, _ in stats],
-            *[common.column_words(p) for p in peak],
-        ))
+        rows.append(
+            (
+                item.names[k],
+                *common.place_of(recording.labels, item.index[k], places),
+                float(values[k]),
+                *[float(values_of(recording, desc, s, column)[k]) for s, _, _ in stats],
+                *[common.column_words(p) for p in peak],
+            )
+        )
     columns = (
-        Column("Parcel"), *[Column(p.replace("_", " ").capitalize()) for p in places],
+        Column("Parcel"),
+        *[Column(p.replace("_", " ").capitalize()) for p in places],
         Column("r", number=True),
         *[Column(label, number=True, digits=digits) for _, label, digits in stats],
         *([Column("Own peak")] if many else []),
     )
     return Table(
-        f"Best parcels, {common.column_words(column)}", columns, tuple(rows),
+        f"Best parcels, {common.column_words(column)}",
+        columns,
+        tuple(rows),
         f"The {len(rows)} of {len(item.index)} parcels with the highest r"
-        + (f" at {common.column_words(column)}; own peak is the parcel's own best column"
-           if many else "") + ". Click a heading to sort.",
+        + (
+            f" at {common.column_words(column)}; own peak is the parcel's own best column"
+            if many
+            else ""
+        )
+        + ". Click a heading to sort.",
         common.map_files(recording.maps, desc, "r", "p", "q"),
     )

@@ -42,8 +42,13 @@ def cards(stories: Sequence[GroupStory]) -> list[Card]:
     if not counts:
         return []
     n, total, fdr = max(counts)
-    return [Card(f"{n} of {total}", "parcels gain from the language model",
-                 f"unique R² at q < {fdr:g}, best feature space, any layer")]
+    return [
+        Card(
+            f"{n} of {total}",
+            "parcels gain from the language model",
+            f"unique R² at q < {fdr:g}, best feature space, any layer",
+        )
+    ]
 
 
 def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
@@ -54,22 +59,29 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
     if not descs:
         return None
     bands = _bands(story.maps[descs[0], "unique"])
-    blocks: list[object] = [Text(
-        f"Unique R² is the held-out R² of the joint model minus that of a model refitted with "
-        f"{bands} alone. It can be negative: then the added features cost more than they bring. "
-        "It is reported as it comes out.")]
+    blocks: list[object] = [
+        Text(
+            f"Unique R² is the held-out R² of the joint model minus that of a model refitted with "
+            f"{bands} alone. It can be negative: then the added features cost more than they bring. "
+            "It is reported as it comes out."
+        )
+    ]
     blocks += [_statement(story, desc, bands) for desc in descs]
     layers, panels = layer_panels(story, "unique", "unique R²")
     if panels:
-        blocks.append(Picture(
-            naming("unique", "svg", story=story.story),
-            figures_encoding.layer_curves(layers, panels),
-            "Unique variance by layer", f"Added to {bands}, by layer",
-            f"Unique R² of the language model, mean over parcels; lines: mean over n = "
-            f"{len(story.people)} participants, bands: 95 % t interval over participants. How to "
-            "read it: only where the band lies above zero does the language model add something "
-            f"to {bands} in the average parcel.",
-            tuple(story.maps[d, "unique"].path for d in descs)))
+        blocks.append(
+            Picture(
+                naming("unique", "svg", story=story.story),
+                figures_encoding.layer_curves(layers, panels),
+                "Unique variance by layer",
+                f"Added to {bands}, by layer",
+                f"Unique R² of the language model, mean over parcels; lines: mean over n = "
+                f"{len(story.people)} participants, bands: 95 % t interval over participants. How to "
+                "read it: only where the band lies above zero does the language model add something "
+                f"to {bands} in the average parcel.",
+                tuple(story.maps[d, "unique"].path for d in descs),
+            )
+        )
     return Section(f"{place}-unique", "What the language model adds", tuple(blocks))
 
 
@@ -82,8 +94,10 @@ def _statement(story: GroupStory, desc: str, bands: str) -> Notice:
     name = common.feature_words(desc, item.meta)
     gain = mean(item.column(best))
     where = "" if best == "value" else f", at its best ({common.column_words(best)})"
-    text = (f"{name[:1].upper()}{name[1:]}: adding the language model to {bands} changes the "
-            f"held-out R² by {number(gain, 4)} on average over {len(item.index)} parcels{where}.")
+    text = (
+        f"{name[:1].upper()}{name[1:]}: adding the language model to {bands} changes the "
+        f"held-out R² by {number(gain, 4)} on average over {len(item.index)} parcels{where}."
+    )
     found = _counts(story, desc)
     if found is None:
         return Notice(text + " No test was run.", "note")
@@ -93,7 +107,10 @@ def _statement(story: GroupStory, desc: str, bands: str) -> Notice:
         return Notice(
             f"{text} In none of {total} parcels is the gain reliable over participants{many} "
             f"(q < {fdr:g}). In these data the language model adds nothing that can be told from "
-            f"chance beyond {bands}.", "note")
+            f"chance beyond {bands}.",
+            "note",
+        )
     note = " (not corrected over columns)" if many else ""
     return Notice(
-        f"{text} The gain is reliable in {n} of {total} parcels{many}{note}, q < {fdr:g}.", "good")
+        f"{text} The gain is reliable in {n} of {total} parcels{many}{note}, q < {fdr:g}.", "good"
+    )

@@ -6,7 +6,6 @@ factorisations. One column of a map is one layer (or the single column of a spac
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,10 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, NumericalError
-from bids_brainlm.numerics import blas, crossval, design, folds, multiple, resampling
+from bids_brainlm.errors import BrainLMError, ConfigError, NumericalError
+from bids_brainlm.numerics import blas, crossval, design, multiple, resampling
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+from bids_brainlm.steps.encoding_sidecar import describe, description, gap_in_trs
 
 NAME = "encoding"
 VERSION = 1
@@ -30,15 +30,6 @@ SPACE_TITLES = {
     "embeddings": "Embeddings",
     "transformations": "Transformations",
     "magnitudes": "Magnitudes",
-}
-STATISTICS = {
-    "r": "Pearson r of the main band's own prediction with the data, mean over folds",
-    "rjoint": "Pearson r of the whole prediction with the data, mean over folds",
-    "r2": "R2 of the whole prediction against the training mean, pooled over folds",
-    "unique": "R2 of the joint model minus R2 of the refitted nuisance-only model",
-    "p": "one-sided p of r, block permutation of held-out predictions, (k + 1) / (n + 1)",
-    "q": "p adjusted for the false discovery rate over the parcels of a column",
-    "rthresholded": "r where q is at most the false discovery rate, else n/a",
 }
 
 
@@ -69,9 +60,23 @@ def params(config: Config) -> Params:
     """Cut out the settings of this step."""
     e, s = config.encoding, config.stats
     return Params(
-        e.delays, e.cv, e.inner_cv, e.gap, e.trim, e.n_iter, e.alphas, e.selection_score,
-        e.kernel_scaling, e.silence, e.scaled_bands, e.test_scaling, e.intercept, e.seed,
-        s.n_permutations, s.block_length, s.fdr,
+        e.delays,
+        e.cv,
+        e.inner_cv,
+        e.gap,
+        e.trim,
+        e.n_iter,
+        e.alphas,
+        e.selection_score,
+        e.kernel_scaling,
+        e.silence,
+        e.scaled_bands,
+        e.test_scaling,
+        e.intercept,
+        e.seed,
+        s.n_permutations,
+        s.block_length,
+        s.fdr,
     )
 
 
@@ -180,20 +185,21 @@ def _encode_batch(
         label, band = column
         bands = nuisance if band is None else [*nuisance, band]
         results = crossval.crossvalidate(bands, targets, plan, main=main)
-        tables = [_test(result, plan, settings, p.job) for result, p in zip(results, batch,
-                                                                            strict=True)]
+        tables = [
+            _test(result, plan, settings, p.job) for result, p in zip(results, batch, strict=True)
+        ]
         resources.progress(f"{job.unit.story} {desc(job.unit)} {label}: {len(batch)} runs")
         return tables
 
     with blas.single_threaded(), ThreadPoolExecutor(max(1, resources.nprocs)) as pool:
         fitted = list(pool.map(fit, columns))
     labels = [label for label, _ in columns]
-    bands = [band.name for band in nuisance] + ([] if main is None else ["model"])
+    bands = nuisance if main is None else [*nuisance, columns[0][1]]
     outcomes = []
     for k, person in enumerate(batch):
         try:
             tables = [column[k] for column in fitted]
-            _write_person(person, labels, tables, plan, settings, nuisance, columns[0][1], bands)
+            _write_person(person, labels, tables, plan, bands)
             outcomes.append(Outcome(person.job))
         except BrainLMError as error:
             outcomes.append(Outcome(person.job, error))
@@ -227,31 +233,36 @@ def _columns(
     features = made_by(job, "features")
     silent = nuisance[0].features[:, 0] > 0
     found: list[tuple[str, design.Band | None]] = []
-    for label, values in _read_features(job, features)[0].items():
+    for label, values in _read_features(job, features).items():
         band = design.silence_policy(values[:n_trs].astype(np.float64), silent, settings.silence)
         found.append(
-            (label, design.Band("model", band.features, band.valid,
-                                "model" in settings.scaled_bands))
+            (
+                label,
+                design.Band("model", band.features, band.valid, "model" in settings.scaled_bands),
+            )
         )
     return found
 
 
-def _read_features(job: Job, features: Job) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+def _read_features(job: Job, features: Job) -> dict[str, np.ndarray]:
     """Read a feature space, one array (n_trs, n_features) a column of the maps."""
-    meta = write.read_json(features.record)
     if job.unit.feature == "magnitudes":
-        return {"value": write.read_stim_tsv_gz(features.outputs["magnitudes"])}, meta
+        return {"value": write.read_stim_tsv_gz(features.outputs["magnitudes"])}
     import xarray
 
     with xarray.open_dataset(features.outputs["features"], engine="h5netcdf") as stored:
         values = stored[str(job.unit.feature)].to_numpy()
         first = 0 if job.unit.feature == "embeddings" else 1
-    wanted = job.facts["layers"] or range(first, first + values.shape[1])
-    return {
-        f"layer{layer:02d}": values[:, layer - first].reshape(len(values), -1)
-        for layer in wanted
-        if first <= layer < first + values.shape[1]
-    }, meta
+    last = first + values.shape[1] - 1
+    asked = list(job.facts["layers"]) or list(range(first, last + 1))
+    wanted = [n for n in asked if n >= first]  # blocks have no layer 0
+    if not wanted or max(wanted) > last:
+        raise ConfigError(
+            f"{job.unit}: --layers {' '.join(map(str, asked))} names layers that the "
+            f"{job.unit.feature} do not have, expected numbers from {first} to {last}.",
+            hint="Change --layers, or leave it out for all.",
+        )
+    return {f"layer{n:02d}": values[:, n - first].reshape(len(values), -1) for n in wanted}
 
 
 def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
@@ -280,11 +291,6 @@ def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan
         centre=settings.intercept == "train",
         common_scale=settings.kernel_scaling == "trace",
     )
-
-
-def gap_in_trs(gap: float, tr: float) -> int:
-    """Return a gap in s as whole TRs, rounded up."""
-    return math.ceil(gap / tr - 1e-9)
 
 
 def _test(
@@ -322,19 +328,16 @@ def _write_person(
     labels: Sequence[str],
     tables: Sequence[Mapping[str, object]],
     plan: crossval.Plan,
-    settings: Params,
-    nuisance: Sequence[design.Band],
-    model_band: design.Band | None,
-    bands: Sequence[str],
+    bands: Sequence[design.Band],
 ) -> None:
     """Write all maps of one run."""
     job = person.job
     n_parcels = len(person.kept)
     parcels = made_by(job, "parcels")
     maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
-    meta = _meta(job, labels, tables, plan, settings, bands, [*nuisance, model_band])
+    meta = describe(job, labels, tables, plan, bands)
     values: dict[str, np.ndarray] = {}
-    for stat in statistics(job.unit, bands):
+    for stat in statistics(job.unit, [band.name for band in bands]):
         if stat == "unique":
             continue
         values[stat] = np.full((n_parcels, len(labels)), np.nan)
@@ -347,83 +350,6 @@ def _write_person(
         paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
         write_map(maps, paths, labels, table)
         if stat != "r":
-            described = {"Description": _description(stat), "Statistic": stat, **meta}
+            described = {"Description": description(stat), "Statistic": stat, **meta}
             write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
-    finish(job, {"Description": _description("r"), "Statistic": "r", **meta})
-
-
-def _description(stat: str) -> str:
-    """Say what a statistic is."""
-    return STATISTICS.get(stat) or f"Pearson r of the band {stat[1:]} alone, mean over folds"
-
-
-def _meta(
-    job: Job,
-    labels: Sequence[str],
-    tables: Sequence[Mapping[str, object]],
-    plan: crossval.Plan,
-    settings: Params,
-    bands: Sequence[str],
-    members: Sequence[design.Band | None],
-) -> dict[str, object]:
-    """Return the part of the sidecars that all statistics share."""
-    unit = job.unit
-    known = write.read_json(made_by(job, "parcels").record)
-    model = None
-    if unit.feature != "nuisance":
-        model = write.read_json(made_by(job, "features").record)["Model"]
-    chosen = {label: np.asarray(t["alphas"]) for label, t in zip(labels, tables, strict=True)}
-    return {
-        "Story": unit.story, "Task": unit.task, "Participant": unit.participant,
-        "Session": unit.session, "Run": unit.run, "Space": unit.space, "Atlas": unit.atlas,
-        "FeatureSpace": unit.feature, "Columns": list(labels), "Model": model,
-        "Bands": [
-            {"Name": name, "NumberOfFeatures": int(band.features.shape[1])}
-            for name, band in zip(bands, [m for m in members if m is not None], strict=True)
-        ],
-        "Delays": list(plan.delays),
-        "RepetitionTime": job.facts["tr"],
-        "StartTime": known["StartTime"],
-        "Folds": [
-            {"Test": folds.ranges(fold.test), "Train": folds.ranges(fold.train)}
-            for fold in plan.outer
-        ],
-        "Gap": {"Seconds": settings.gap, "TRs": gap_in_trs(settings.gap, float(job.facts["tr"]))},
-        "Trim": list(settings.trim),
-        "NumberOfRows": int(known["NumberOfVolumes"]),
-        "Alphas": {
-            "Tried": plan.alphas.tolist(),
-            "Chosen": {label: counts.tolist() for label, counts in chosen.items()},
-            "EdgeShare": {
-                label: float((counts[0] + counts[-1]) / counts.sum()) if len(counts) > 1 else None
-                for label, counts in chosen.items()
-            },
-        },
-        "Gammas": {
-            "NumberOfDraws": settings.n_iter,
-            "Seed": settings.seed,
-            "Mean": {
-                label: dict(zip(bands, np.asarray(t["gammas"]).round(6).tolist(), strict=True))
-                for label, t in zip(labels, tables, strict=True)
-            },
-        },
-        "SilencePolicy": settings.silence,
-        "SelectionScore": settings.selection_score,
-        "Seed": settings.seed,
-        "Inference": {
-            "Test": "block permutation of held-out predictions",
-            "Scored": "the model band's own prediction" if model else "the whole prediction",
-            "BlockLength": tables[0]["block_length"],
-            "NumberOfPermutations": settings.n_permutations,
-            "Alternative": "greater",
-            "Family": "parcels of one column",
-            "Correction": "Benjamini-Hochberg",
-            "FDR": settings.fdr,
-            "NumberOfSignificant": {
-                label: t["significant"] for label, t in zip(labels, tables, strict=True)
-            },
-        },
-        "EmptyParcels": known["EmptyParcels"],
-        "Warnings": known["Warnings"],
-        "Sources": known["Sources"],
-    }
+    finish(job, {"Description": description("r"), "Statistic": "r", **meta})

@@ -67,7 +67,9 @@ def _run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Ou
     try:
         model = models.load(
             models.resolve(
-                str(jobs[0].files["given"]), models_dir=resources.models_dir, offline=resources.offline
+                str(jobs[0].files["given"]),
+                models_dir=resources.models_dir,
+                offline=resources.offline,
             ),
             seed=settings.seed,
             device=resources.device,
@@ -77,7 +79,7 @@ def _run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Ou
     return [_guarded(job, settings, model, resources) for job in jobs]
 
 
-def _guarded(job: Job, settings: Params, model: models.LanguageModel, resources) -> Outcome:  # noqa: ANN001
+def _guarded(job: Job, settings: Params, model: models.LanguageModel, resources) -> Outcome:
     """Run one story and keep its error."""
     try:
         return Outcome(job, warnings=tuple(_story(job, settings, model, resources)))
@@ -85,7 +87,7 @@ def _guarded(job: Job, settings: Params, model: models.LanguageModel, resources)
         return Outcome(job, error)
 
 
-def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -> list[str]:  # noqa: ANN001
+def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -> list[str]:
     """Write the features of one story."""
     words = job.upstream[0]
     texts = row_texts(words.outputs["words"], int(words.facts["n_trs"]))
@@ -159,7 +161,7 @@ def head_names(n_layers: int, n_heads: int) -> list[str]:
     ]
 
 
-def _dataset(found: measures.Features, grid: Mapping[str, object]):  # noqa: ANN202
+def _dataset(found: measures.Features, grid: Mapping[str, object]):
     """Put the arrays into a labelled dataset."""
     import xarray
 

@@ -55,7 +55,11 @@ def params(config: Config) -> Params:
     """Cut out the settings of this step."""
     s = config.stats
     return Params(
-        s.n_permutations, s.n_bootstraps, s.fdr, s.group_test, config.ceiling.ceiling_floor,
+        s.n_permutations,
+        s.n_bootstraps,
+        s.fdr,
+        s.group_test,
+        config.ceiling.ceiling_floor,
         config.encoding.seed,
     )
 
@@ -161,7 +165,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
-def _by_column(values, compute, settings: Params):  # noqa: ANN001, ANN202
+def _by_column(values, compute, settings: Params):
     """Apply a test to each column; the same draws serve all columns."""
     parts = [
         compute(values[:, :, c], np.random.default_rng([settings.seed, 2]))
@@ -170,7 +174,7 @@ def _by_column(values, compute, settings: Params):  # noqa: ANN001, ANN202
     return tuple(np.stack(part, axis=1) for part in zip(*parts, strict=True))
 
 
-def _interval(values: np.ndarray, settings: Params, rng: np.random.Generator):  # noqa: ANN202
+def _interval(values: np.ndarray, settings: Params, rng: np.random.Generator):
     """Return the bootstrap interval of the mean over participants."""
     return resampling.bootstrap_interval(values, n_bootstraps=settings.n_bootstraps, rng=rng)
 

@@ -28,7 +28,16 @@ NAME = "reports"
 VERSION = 1
 
 SCORE_STATS = (
-    "r", "rjoint", "r2", "unique", "rsilence", "rcounts", "rphonemes", "p", "q", "rthresholded",
+    "r",
+    "rjoint",
+    "r2",
+    "unique",
+    "rsilence",
+    "rcounts",
+    "rphonemes",
+    "p",
+    "q",
+    "rthresholded",
 )
 """Statistics of participants that a page shows."""
 

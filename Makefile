@@ -1,0 +1,88 @@
+# make demo   the app on the data that ship with it, from nothing to a report
+# make test   linters, import contracts and the everyday tests, from nothing
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTHON ?= python3.11
+CONSTRAINTS ?= requirements/constraints.txt
+TORCH ?= torch==2.13.0
+DEMO_DATA := bids_brainlm/data/alice
+DEMO_ATLAS := $(DEMO_DATA)/derivatives/atlas/tpl-MNI152NLin2009cAsym_atlas-Alice6_dseg.nii.gz
+DEMO_OUT ?= demo/out
+PYTEST_ARGS ?=
+EVERYDAY := not slow and not network
+DECLARED := setup.cfg pyproject.toml $(CONSTRAINTS)
+
+export OMP_NUM_THREADS ?= 1
+export BRAINLM_TEST_DATA ?= $(abspath ../shared/data)
+
+.PHONY: help demo test test-all lint boutiques constraints chromium clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+	@echo "make test-all, lint, boutiques, constraints, clean"
+
+demo: $(VENV)/.demo
+	@echo "== Demo 1/2: 18 people who listened to a story (about two minutes)"
+	$(BIN)/bids_brainlm $(DEMO_DATA) $(DEMO_OUT) participant --model minilm --atlas $(DEMO_ATLAS) --offline
+	@echo "== Demo 2/2: the group"
+	$(BIN)/bids_brainlm $(DEMO_DATA) $(DEMO_OUT) group
+	@echo "== Done. Open $(DEMO_OUT)/group.html in a browser."
+
+test: lint chromium
+	$(BIN)/python -m pytest -m "$(EVERYDAY)" $(PYTEST_ARGS)
+
+test-all: lint chromium
+	$(BIN)/python -m pytest -m "not network" $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+boutiques: $(VENV)/.demo
+	$(BIN)/python -m bids_brainlm.boutiques > boutiques.json.part
+	mv boutiques.json.part boutiques.json
+
+constraints: $(VENV)/.test
+	{ sed -n '/^#/p' $(CONSTRAINTS); $(PIP) freeze --exclude-editable | sed 's/ @ .*//; s/+[a-z0-9]*$$//'; } > $(CONSTRAINTS).part
+	mv $(CONSTRAINTS).part $(CONSTRAINTS)
+
+# Some tests look at the reports in a browser; without one they say so and are skipped.
+chromium:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "== Installing chromium"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	    || echo "chromium could not be installed: tests that need a browser are skipped"; \
+	else echo "chromium is not here: tests that need a browser are skipped"; fi
+
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null && python=$(PYTHON) || python=python3; \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	  || { echo "Python 3.11 is needed; name it with: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	echo "== Making $(VENV)"; \
+	$$python -m venv $(VENV) \
+	  || { echo "Python's venv module is needed (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.python
+	@echo "== Installing PyTorch (the largest part)"
+	$(PIP) install -q "$(TORCH)" -c $(CONSTRAINTS)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch $(DECLARED)
+	@echo "== Installing bids_brainlm, what it needs, and a small language model (minutes, once)"
+	$(PIP) install -q -e ".[demo]" -c $(CONSTRAINTS)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch $(DECLARED)
+	@echo "== Installing bids_brainlm, what it needs, and what the tests need (minutes, once)"
+	$(PIP) install -q -e ".[demo,test]" -c $(CONSTRAINTS)
+	@touch $(VENV)/.demo $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
