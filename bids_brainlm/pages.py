@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -70,12 +71,18 @@ def _participants(settings, plan, failed, shared, names, log) -> None:
     log.say(f"reports: {len(wanted)} participants")
     n_workers = min(settings.execution.nprocs or 2, len(wanted))
     if n_workers > 1 and len(wanted) >= MANY:
-        with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(n_workers, mp_context=spawn, initializer=_be_quiet) as pool:
             for done, _ in enumerate(pool.map(_participant, wanted), start=1):
                 log.tick(f"reports: {done}/{len(wanted)}")
         return
     for one in wanted:
         _participant(one)
+
+
+def _be_quiet() -> None:
+    """Leave Ctrl-C to the main process; a worker finishes the page it has begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _participant(task: tuple[Path, str, Mapping, Mapping, str]) -> None:

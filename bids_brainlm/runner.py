@@ -124,7 +124,6 @@ class _Run:
         self.errors: dict[Path, BrainLMError] = {}
         self.failed: list[tuple[Job, BrainLMError]] = []
         self.number = 0
-        self.interrupted = False
 
     def go(self) -> int:
         """Work through all stages, then write the reports."""
@@ -136,13 +135,9 @@ class _Run:
         for skip in self.plan.skipped:
             self.log.say(f"Skipped {skip.what}: {skip.why}")
         self.total = len(todo)
-        try:
-            if not self.settings.execution.reports_only:
-                for step, jobs in self.plan.stages:
-                    self._stage(step, jobs)
-        except KeyboardInterrupt:
-            self.interrupted = True
-            raise
+        if not self.settings.execution.reports_only:
+            for step, jobs in self.plan.stages:
+                self._stage(step, jobs)
         self._pages()
         return self._end()
 
@@ -238,7 +233,6 @@ class _Run:
             offline=execution.offline,
             models_dir=Path(execution.models_dir) if execution.models_dir else None,
             progress=self.log.tick,
-            cancelled=lambda: self.interrupted,
         )
 
     def _pages(self) -> None:

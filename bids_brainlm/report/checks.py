@@ -134,8 +134,10 @@ def penalties(recording: Recording, desc: str, naming: Naming) -> list[object]:
         side = "weakest" if low >= high else "strongest"
         blocks.append(
             Notice(
-                f"{100 * max(low, high):.1f} % of choices sit at the {side} penalty of the grid (more "
-                f"than {100 * common.EDGE_LIMIT:.0f} %). Where those parcels are significant, widen "
+                f"{100 * max(low, high):.1f} % of choices sit at the {side} penalty of "
+                f"the grid (more "
+                f"than {100 * common.EDGE_LIMIT:.0f} %). Where those parcels are "
+                f"significant, widen "
                 "the grid with --alphas.",
                 "note" if side == "strongest" else "warning",
             )

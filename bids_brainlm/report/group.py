@@ -58,7 +58,8 @@ def group_page(
     if facts.failed:
         notices.append(
             Notice(
-                f"Incomplete: {plural(len(facts.failed), 'job')} failed. The first section says which "
+                f"Incomplete: {plural(len(facts.failed), 'job')} failed. The first "
+                f"section says which "
                 f"and why; results are from the {plural(len(people), 'participant')} that remain.",
                 "error",
             )

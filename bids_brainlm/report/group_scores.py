@@ -12,8 +12,8 @@ from bids_brainlm.report.figures_encoding import (
     Curve,
     CurvePanel,
     Dots,
-    column_mean,
 )
+from bids_brainlm.report.intervals import interval_over_people
 from bids_brainlm.report.scores import N_ROWS, head_grid
 
 
@@ -29,34 +29,6 @@ def shown_rows(values: np.ndarray) -> np.ndarray:
     if len(values) <= N_ROWS:
         return np.arange(len(values))
     return np.argsort(-np.where(np.isfinite(values), values, -9.0), kind="stable")[:N_ROWS]
-
-
-def interval_over_people(values: np.ndarray, *, fisher: bool) -> tuple[np.ndarray, ...]:
-    """Return mean and 95 % t interval over participants of the mean over parcels.
-
-    Parameters
-    ----------
-    values : array, shape (n_people, n_parcels, n_columns)
-        Scores.
-    fisher : bool
-        Whether the values are correlations, averaged after Fisher's transformation.
-
-    Returns
-    -------
-    tuple of array, each shape (n_columns,)
-        Mean, low, high; the limits are NaN for fewer than three participants.
-    """
-    from scipy import stats
-
-    people = np.stack([column_mean(one) for one in values])
-    scale = np.arctanh(np.clip(people, -0.999999, 0.999999)) if fisher else people
-    count = np.isfinite(scale).sum(axis=0)
-    centre = column_mean(scale)
-    spread = np.nansum((scale - centre) ** 2, axis=0) / np.maximum(count - 1, 1)
-    half = stats.t.ppf(0.975, np.maximum(count - 1, 1)) * np.sqrt(spread / np.maximum(count, 1))
-    half = np.where(count >= 3, half, np.nan)
-    back = np.tanh if fisher else np.asarray
-    return back(centre), back(centre - half), back(centre + half)
 
 
 def layer_panels(story: GroupStory, stat: str, ylabel: str) -> tuple[tuple[str, ...], list]:
@@ -94,10 +66,14 @@ def layers_section(story: GroupStory, place: str, naming: Naming) -> Section:
                 figures_encoding.layer_curves(layers, panels),
                 "Group mean by layer",
                 "Scores by layer",
-                "Mean held-out r over parcels (own part of the model band) by layer; lines: mean over "
-                f"n = {len(story.people)} participants, bands: 95 % t interval over participants after "
-                "Fisher's transformation. How to read it: where the band includes zero, the average "
-                "parcel cannot be told from chance; overlapping bands do not show that layers differ.",
+                "Mean held-out r over parcels (own part of the model band) by layer; "
+                "lines: mean over "
+                f"n = {len(story.people)} participants, bands: 95 % t interval over "
+                f"participants after "
+                "Fisher's transformation. How to read it: where the band includes "
+                "zero, the average "
+                "parcel cannot be told from chance; overlapping bands do not show that "
+                "layers differ.",
                 files,
             )
         )

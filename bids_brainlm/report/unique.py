@@ -62,7 +62,8 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
     blocks: list[object] = [
         Text(
             f"Unique R² is the held-out R² of the joint model minus that of a model refitted with "
-            f"{bands} alone. It can be negative: then the added features cost more than they bring. "
+            f"{bands} alone. It can be negative: then the added features cost more "
+            f"than they bring. "
             "It is reported as it comes out."
         )
     ]
@@ -76,8 +77,10 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
                 "Unique variance by layer",
                 f"Added to {bands}, by layer",
                 f"Unique R² of the language model, mean over parcels; lines: mean over n = "
-                f"{len(story.people)} participants, bands: 95 % t interval over participants. How to "
-                "read it: only where the band lies above zero does the language model add something "
+                f"{len(story.people)} participants, bands: 95 % t interval over "
+                f"participants. How to "
+                "read it: only where the band lies above zero does the language model "
+                "add something "
                 f"to {bands} in the average parcel.",
                 tuple(story.maps[d, "unique"].path for d in descs),
             )

@@ -11,13 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bids_brainlm import __version__
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names, templates
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,6 @@ class Resources:
     offline: bool = False
     models_dir: Path | None = None
     progress: Callable[[str], None] = lambda text: None
-    cancelled: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,28 @@ class Outcome:
     job: Job
     error: Exception | None = None
     warnings: tuple[str, ...] = ()
+
+
+def each(
+    function: Callable[[T], R], items: Sequence[T], n_workers: int, *, writes: bool
+) -> list[R]:
+    """Call a function for each item in threads, in order of the items.
+
+    Parameters
+    ----------
+    function : callable
+    items : sequence
+    n_workers : int
+        Threads.
+    writes : bool
+        Whether the function writes files: an interruption then waits for calls that have begun
+        (never for others), so that they take their temporary files away.
+    """
+    pool = ThreadPoolExecutor(max(1, n_workers))
+    try:
+        return list(pool.map(function, items))
+    finally:
+        pool.shutdown(wait=writes, cancel_futures=True)
 
 
 def made_by(job: Job, step: str) -> Job:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError, ConfigError, NumericalError
 from bids_brainlm.numerics import blas, crossval, design, multiple, resampling
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
 from bids_brainlm.steps.encoding_sidecar import describe, description, gap_in_trs
 
 NAME = "encoding"
@@ -180,8 +179,6 @@ def _encode_batch(
     main = None if columns[0][1] is None else "model"
 
     def fit(column: tuple[str, design.Band | None]) -> list[dict[str, object]]:
-        if resources.cancelled():
-            raise KeyboardInterrupt
         label, band = column
         bands = nuisance if band is None else [*nuisance, band]
         results = crossval.crossvalidate(bands, targets, plan, main=main)
@@ -191,8 +188,8 @@ def _encode_batch(
         resources.progress(f"{job.unit.story} {desc(job.unit)} {label}: {len(batch)} runs")
         return tables
 
-    with blas.single_threaded(), ThreadPoolExecutor(max(1, resources.nprocs)) as pool:
-        fitted = list(pool.map(fit, columns))
+    with blas.single_threaded():
+        fitted = each(fit, columns, resources.nprocs, writes=False)
     labels = [label for label, _ in columns]
     bands = nuisance if main is None else [*nuisance, columns[0][1]]
     outcomes = []

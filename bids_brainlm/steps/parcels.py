@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from bids_brainlm.bidsio import bold, confounds, images, write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError, DataError, MissingInputError, TimingError
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, stamp
 
 NAME = "parcels"
 VERSION = 1
@@ -65,8 +64,6 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
     """Make the series of several runs, a few at a time."""
 
     def one(job: Job) -> Outcome:
-        if resources.cancelled():
-            raise KeyboardInterrupt
         try:
             found = Outcome(job, warnings=tuple(_series(job, settings)))
         except BrainLMError as error:
@@ -74,8 +71,7 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
         resources.progress(f"{job.unit}: parcel series")
         return found
 
-    with ThreadPoolExecutor(max(1, resources.nprocs)) as pool:
-        return list(pool.map(one, jobs))
+    return each(one, jobs, resources.nprocs, writes=True)
 
 
 def _series(job: Job, settings: Params) -> list[str]:
