@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from bids_brainlm import __version__, config, logs, pages
 from bids_brainlm.bidsio import describe, temporary, write
@@ -243,14 +244,7 @@ class _Run:
     def _end(self) -> int:
         """Say what became of the call."""
         if self.failed:
-            people = sorted({job.unit.participant or str(job.unit) for job, _ in self.failed})
-            good = [p for p in self.plan.participants if p not in people]
-            if not good and self.settings.level == "participant":
-                raise self.failed[0][1]
-            raise PartialFailureError(
-                f"{len(people)} failed ({', '.join(people)}), {len(good)} are done. "
-                f"First: {self.failed[0][1].message}"
-            )
+            self._raise_failures()
         if (
             self.settings.level == "group"
             and self.plan.skipped
@@ -261,6 +255,19 @@ class _Run:
             )
         self.log.say("Done.")
         return 0
+
+
+    def _raise_failures(self) -> NoReturn:
+        """Raise the only error there is, or say who failed and who is done."""
+        bad = {j.unit.participant for j in self.plan.jobs if j.record in self.errors} - {None}
+        good = [p for p in self.plan.participants if p not in bad]
+        if self.settings.level == "participant" and not good:
+            raise self.failed[0][1]
+        what = sorted(bad) or sorted(str(job.unit) for job, _ in self.failed)
+        raise PartialFailureError(
+            f"{len(what)} failed ({', '.join(what)}), {len(good)} participants are done. "
+            f"First: {self.failed[0][1].message}"
+        )
 
 
 def _common(jobs: Sequence[Job]) -> str:

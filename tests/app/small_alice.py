@@ -24,6 +24,8 @@ def copy(alice: Path, to: Path, participants: tuple[str, ...] = PARTICIPANTS) ->
         return {n for n in names if n.startswith("sub-") and n[4:6] not in participants}
 
     shutil.copytree(alice, to, ignore=wanted)
+    for path in to.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     lines = (to / "participants.tsv").read_text("utf-8").splitlines()
     kept = [line for line in lines[1:] if line.split("\t")[0][4:] in participants]
     (to / "participants.tsv").write_text("\n".join([lines[0], *kept]) + "\n", "utf-8")
