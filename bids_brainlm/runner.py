@@ -256,7 +256,6 @@ class _Run:
         self.log.say("Done.")
         return 0
 
-
     def _raise_failures(self) -> NoReturn:
         """Raise the only error there is, or say who failed and who is done."""
         bad = {j.unit.participant for j in self.plan.jobs if j.record in self.errors} - {None}

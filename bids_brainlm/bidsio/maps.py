@@ -52,6 +52,59 @@ class MapSet:
             raise DataError(f"{image} has labels that {table.name} does not list.")
         return cls(index, tuple(columns["name"]), labels, loaded.affine)
 
+    def restrict(self, names: Sequence[str]) -> MapSet:
+        """Keep the parcels of these names, in their order."""
+        if tuple(names) == self.names:
+            return self
+        place = {name: k for k, name in enumerate(self.names)}
+        kept = [place[name] for name in names]
+        rows = np.zeros(len(self.names) + 1, np.int32)
+        rows[np.asarray(kept, int) + 1] = np.arange(1, len(kept) + 1)
+        index = tuple(self.index[k] for k in kept)
+        return MapSet(index, tuple(names), rows[self.labels], self.affine)
+
+
+def shared_names(several: Sequence[Sequence[str]], what: str, *, voxelwise: bool) -> list[str]:
+    """Return the parcels that all participants have.
+
+    Parameters
+    ----------
+    several : sequence of sequence of str
+        Names of each participant's parcels.
+    what : str
+        For the message.
+    voxelwise : bool
+        Brain masks differ between participants: the voxels in all of them are taken. The
+        parcels of an atlas must be the same.
+
+    Raises
+    ------
+    DataError
+        Atlases differ, or no voxel is in all masks.
+    """
+    first = list(several[0])
+    if all(list(names) == first for names in several):
+        return first
+    if not voxelwise:
+        raise DataError(
+            f"{what}: participants have {min(map(len, several))} to {max(map(len, several))} "
+            "parcels with different names, expected the same atlas for all.",
+            hint="Run the participant level with one --atlas for all, with --overwrite.",
+        )
+    everywhere = set(first).intersection(*several[1:])
+    if not everywhere:
+        raise DataError(
+            f"{what}: no voxel lies in the brain masks of all {len(several)} participants.",
+            hint="Check that all images are on one grid (--space, --resolution).",
+        )
+    return [name for name in first if name in everywhere]
+
+
+def rows_of(names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Return where the wanted parcels stand among ``names``."""
+    place = {name: k for k, name in enumerate(names)}
+    return np.array([place[name] for name in wanted], int)
+
 
 def write_map(
     maps: MapSet,

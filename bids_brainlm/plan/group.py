@@ -161,6 +161,8 @@ def _ceiling(place: Place, people: Mapping[Person, Path], config: Config, names:
         data = path.with_suffix(".tsv")
         data = data if data.is_file() else path.with_suffix(".nc")
         files[f"series:{participant}:{session}:{run}"] = data
+        labels = _labels(names, place, (participant, session, run))
+        files[f"labels:{participant}:{session}:{run}"] = labels["label_tsv"]
     return Job(
         step=ceilings.NAME,
         version=ceilings.VERSION,

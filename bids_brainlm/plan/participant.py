@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from bids_brainlm.language.architectures import FAMILIES
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.plan.selection import Selection, Story, select
 from bids_brainlm.steps import encoding, features, parcels, words
-from bids_brainlm.steps.base import Job, Unit
+from bids_brainlm.steps.base import Job, Unit, canonical
 
 MODEL_FILES = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 HEAD_SPACES = ("transformations", "magnitudes")
@@ -223,13 +224,14 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
         unit=unit,
         record=parcels.record(unit, names),
         outputs=parcels.outputs(unit, names, voxelwise=atlas is None),
-        files=files,
+        files=files if atlas is None else {**files, "atlas": Path(config.inputs.atlas)},
         facts={
             "tr": run.tr,
             "first_volume": own.first_volume,
             "n_trs": grid.n_trs,
             "desc": image.desc,
-            "atlas": None if atlas is None else config.inputs.atlas,
+            "atlas": None if atlas is None else atlas.label,
+            "parcels": None if atlas is None else _parcel_table(atlas),
             "uris": uris,
         },
         settings=asdict(parcels.params(config)),
@@ -238,6 +240,12 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
         },
         group="parcels",
     )
+
+
+def _parcel_table(atlas: atlases.Atlas) -> str:
+    """Hash the names of the parcels; where the files lie does not matter."""
+    table = [atlas.index.tolist(), atlas.names, atlas.hemispheres, atlas.networks, atlas.anatomical]
+    return hashlib.sha256(canonical(table).encode()).hexdigest()
 
 
 def _check_confounds(image: bold.BoldRun, files: Mapping[str, Path], config: Config) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, write_map
+from bids_brainlm.bidsio.maps import MapSet, rows_of, shared_names, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
@@ -20,6 +20,7 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
 NAME = "ceilings"
 VERSION = 1
 JACKKNIFE_GROUPS = 20
+VOXELS = "voxels"
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,29 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
     return outcomes
 
 
-def read_series(job: Job, trim: tuple[int, int]) -> tuple[list[str], np.ndarray]:
-    """Read the series of all participants, cut to the common rows.
+def read_series(job: Job, trim: tuple[int, int]) -> tuple[list[str], list[str], np.ndarray]:
+    """Read the series of all participants, cut to the common rows and parcels.
 
     Returns
     -------
     participants : list of str
+    names : list of str
+        Of the parcels; voxelwise those in all brain masks.
     series : array, shape (n_participants, n_trs, n_parcels)
         Runs of one participant are averaged; trimmed as in the encoding models.
     """
+    keys = [name.removeprefix("series:") for name in job.files if name.startswith("series:")]
+    labels = {k: write.read_tsv(job.files[f"labels:{k}"])["name"] for k in keys}
+    names = shared_names(list(labels.values()), str(job.unit), voxelwise=job.unit.atlas == VOXELS)
     runs: dict[str, list[np.ndarray]] = defaultdict(list)
-    for name, path in job.files.items():
-        if name.startswith("series:"):
-            runs[name.split(":")[1]].append(_read(path))
+    for key in keys:
+        series = _read(job.files[f"series:{key}"])
+        kept = series if labels[key] == names else series[:, rows_of(labels[key], names)]
+        runs[key.split(":")[0]].append(kept)
     n_trs = min(len(one) for several in runs.values() for one in several)
     participants = sorted(runs)
     stacked = np.stack([np.mean([one[:n_trs] for one in runs[p]], axis=0) for p in participants])
-    return participants, stacked[:, trim[0] : n_trs - trim[1]]
+    return participants, names, stacked[:, trim[0] : n_trs - trim[1]]
 
 
 def _read(path: Path) -> np.ndarray:
@@ -95,7 +102,7 @@ def _read(path: Path) -> np.ndarray:
 
 def _ceiling(job: Job, settings: Params) -> list[str]:
     """Write the ISC maps of one story."""
-    participants, series = read_series(job, settings.trim)
+    participants, names, series = read_series(job, settings.trim)
     own = isc.leave_one_out(
         series,
         include_self=settings.isc_reference == "all",
@@ -103,7 +110,7 @@ def _ceiling(job: Job, settings: Params) -> list[str]:
     )
     mean = scores.fisher_mean(own, axis=0)
     low, high = _jackknife(series, settings)
-    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"])
+    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(names)
     meta = {
         "Story": job.unit.story,
         "Space": job.unit.space,

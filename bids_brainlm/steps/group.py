@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
+from bids_brainlm.bidsio.maps import MapSet, read_map, rows_of, shared_names, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError, DataError
@@ -20,6 +20,7 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_
 NAME = "group"
 VERSION = 1
 CORRELATIONS = ("r", "rjoint")
+VOXELS = "voxels"
 DESCRIPTIONS = {
     "mean": "mean over participants of r of the main band (Fisher mean)",
     "cilow": "lower bound of the 95 % interval of the mean, bootstrap over participants",
@@ -101,61 +102,75 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
     return outcomes
 
 
-def _read(job: Job, stat: str) -> tuple[list[str], list[str], np.ndarray]:
-    """Read one statistic of all participants.
+@dataclass(frozen=True)
+class _Table:
+    """One statistic of all participants.
 
-    Returns
-    -------
-    participants : list of str
-    columns : list of str
-    values : array, shape (n_participants, n_parcels, n_columns)
-        Fisher z for correlations; runs of one participant are averaged.
+    ``values`` has shape (n_participants, n_parcels, n_columns), Fisher z for correlations;
+    runs of one participant are averaged.
     """
-    runs: dict[str, list[np.ndarray]] = defaultdict(list)
-    seen: tuple[list[int], list[str]] | None = None
-    for name, path in job.files.items():
-        if not name.startswith(f"{stat}:"):
-            continue
-        participant = name.split(":")[1]
-        index, _, columns, values = read_map(path)
-        if seen is not None and seen != (index, columns):
+
+    participants: list[str]
+    names: list[str]
+    columns: list[str]
+    values: np.ndarray
+
+
+def _read(job: Job, stat: str) -> _Table:
+    """Read one statistic of all participants."""
+    found = {
+        key.removeprefix(f"{stat}:"): (path, *read_map(path)[1:])
+        for key, path in job.files.items()
+        if key.startswith(f"{stat}:")
+    }
+    columns = next(iter(found.values()))[2]
+    for path, _, own, _ in found.values():
+        if own != columns:
             raise DataError(
-                f"{path} has {len(index)} parcels and columns {columns[:2]}..., the others have "
-                f"{len(seen[0])} and {seen[1][:2]}...; expected the same.",
-                hint="Run the participant level with one --atlas and the same --layers for all.",
+                f"{path} has the columns {' '.join(own)}, the others have {' '.join(columns)}; "
+                "expected the same.",
+                hint="Run the participant level with the same --layers for all (--overwrite).",
             )
-        seen = (index, columns)
-        runs[participant].append(
-            np.arctanh(np.clip(values, -0.999999, 0.999999)) if stat in CORRELATIONS else values
-        )
-    if seen is None:
-        raise DataError(f"{job.unit}: found no maps of {stat}.")
-    participants = sorted(runs)
-    return participants, seen[1], np.stack([np.mean(runs[p], axis=0) for p in participants])
+    names = shared_names(
+        [entry[1] for entry in found.values()], str(job.unit), voxelwise=job.unit.atlas == VOXELS
+    )
+    runs: dict[str, list[np.ndarray]] = defaultdict(list)
+    for key, (_, own, _, values) in found.items():
+        kept = values if own == names else values[rows_of(own, names)]
+        limited = np.arctanh(np.clip(kept, -0.999999, 0.999999)) if stat in CORRELATIONS else kept
+        runs[key.split(":")[0]].append(limited)
+    people = sorted(runs)
+    return _Table(people, names, columns, np.stack([np.mean(runs[p], axis=0) for p in people]))
 
 
 def _maps(job: Job, settings: Params) -> None:
     """Write all group maps of one feature space."""
-    participants, columns, z = _read(job, "r")
-    tables: dict[str, np.ndarray] = {}
-    mean = np.nanmean(z, axis=0) if np.isfinite(z).any() else z[0]
-    tables["mean"] = np.tanh(mean)
+    found = _read(job, "r")
+    z = found.values
+    tables: dict[str, np.ndarray] = {"mean": np.tanh(_mean(z))}
     low, high = _by_column(z, lambda v, rng: _interval(v, settings, rng), settings)
     tables["cilow"], tables["cihigh"] = np.tanh(low), np.tanh(high)
     tables["p"], tables["q"] = _p_and_q(z, settings)
     tables["meanthresholded"] = np.where(tables["q"] <= settings.fdr, tables["mean"], np.nan)
-    ceiling = read_map(made_by(job, "ceilings").outputs["isc.tsv"])[3][:, :1]
+    ceiling = _ceiling(job, found.names)
     usable = ceiling >= max(settings.ceiling_floor, 1e-6)
     tables["normalized"] = np.where(usable, tables["mean"] / np.where(usable, ceiling, 1), np.nan)
-    tables["r2"] = _mean(_read(job, "r2")[2])
+    tables["r2"] = _mean(_read(job, "r2").values)
     if job.unit.feature != "nuisance":
-        joint = _read(job, "rjoint")[2]
+        joint = _read(job, "rjoint").values
         tables["rjoint"] = np.tanh(_mean(joint))
         tables["rjointp"], tables["rjointq"] = _p_and_q(joint, settings)
-        unique = _read(job, "unique")[2]
+        unique = _read(job, "unique").values
         tables["unique"] = _mean(unique)
         tables["uniquep"], tables["uniqueq"] = _p_and_q(unique, settings)
-    _write(job, settings, participants, columns, tables)
+    _write(job, settings, found, tables)
+
+
+def _ceiling(job: Job, names: Sequence[str]) -> np.ndarray:
+    """Return the ISC of the named parcels, shape (n_parcels, 1); NaN where there is none."""
+    _, known, _, values = read_map(made_by(job, "ceilings").outputs["isc.tsv"])
+    place = {name: k for k, name in enumerate(known)}
+    return np.array([[values[place[n], 0] if n in place else np.nan] for n in names])
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -197,12 +212,12 @@ def _p_and_q(values: np.ndarray, settings: Params) -> tuple[np.ndarray, np.ndarr
 def _write(
     job: Job,
     settings: Params,
-    participants: Sequence[str],
-    columns: Sequence[str],
+    found: _Table,
     tables: Mapping[str, np.ndarray],
 ) -> None:
     """Write tables, images and sidecars."""
-    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"])
+    participants, columns = found.participants, found.columns
+    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(found.names)
     first = write.read_json(job.files["first"])
     significant = {c: int((tables["q"][:, k] <= settings.fdr).sum()) for k, c in enumerate(columns)}
     meta = {

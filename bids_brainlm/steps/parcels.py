@@ -191,7 +191,7 @@ def _targets(job: Job, settings: Params, image: images.BoldImage) -> _Targets:
         if labels.shape != image.shape:
             raise DataError(f"{mask}: found the grid {labels.shape}, the image has {image.shape}.")
         return _Targets(labels, affine, table, True, ())
-    known = atlases.resolve_atlas(str(job.facts["atlas"]), job.unit.space)
+    known = atlases.resolve_atlas(str(job.files["atlas"]), job.unit.space)
     placed = atlases.to_grid(known, image.shape, image.affine)
     table = {
         "index": known.index.tolist(),
