@@ -137,26 +137,7 @@ def _cards(recordings: Sequence[Recording], facts: RunFacts, n_warnings: int) ->
             "warning" if empty else "",
         ),
     ]
-    best = scores.best_of(recordings)
-    if best is not None:
-        recording, desc, column, score = best
-        cards.append(
-            Card(
-                f"r = {number(score)}",
-                "highest mean score",
-                f"{_feature(recording, desc)}, {common.column_words(column)}, {recording.story}",
-            )
-        )
-        found = scores.n_significant(recording, desc, column)
-        if found is not None:
-            n, total, fdr = found
-            cards.append(
-                Card(
-                    f"{n} of {total}",
-                    f"parcels at q < {fdr:g}",
-                    f"{_feature(recording, desc)}, {common.column_words(column)}",
-                )
-            )
+    cards += _best_cards(recordings)
     motion = first.series_meta.get("MeanFramewiseDisplacement")
     if motion is not None:
         cards.append(
@@ -179,6 +160,21 @@ def _cards(recordings: Sequence[Recording], facts: RunFacts, n_warnings: int) ->
             )
         )
     return tuple(cards)
+
+
+def _best_cards(recordings: Sequence[Recording]) -> list[Card]:
+    """Return the highest score and how many parcels are significant there."""
+    best = scores.best_of(recordings)
+    if best is None:
+        return []
+    recording, desc, column, score = best
+    where = f"{_feature(recording, desc)}, {common.column_words(column)}"
+    cards = [Card(f"r = {number(score)}", "highest mean score", f"{where}, {recording.story}")]
+    found = scores.n_significant(recording, desc, column)
+    if found is not None:
+        n, total, fdr = found
+        cards.append(Card(f"{n} of {total}", f"parcels at q < {fdr:g}", where))
+    return cards
 
 
 def _feature(recording: Recording, desc: str) -> str:
