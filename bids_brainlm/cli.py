@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -219,7 +218,6 @@ def _run(settings: config.Config) -> int:
     except OSError as error:
         return _report(ReadWriteError(f"{error.filename or 'A file'}: {error.strerror or error}."))
     except Exception:
-        logging.getLogger(__name__).debug("unexpected", exc_info=True)
         sys.stderr.write(traceback.format_exc())
         sys.stderr.write(f"This is a bug of bids_brainlm {__version__}. Please report it.\n")
         return 1

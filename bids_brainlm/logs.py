@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from bids_brainlm.errors import BrainLMError
+
 
 class RunLog:
     """The log of one call: a text for people and one JSON line per job.
@@ -69,8 +71,17 @@ def kept(text: Path | None, records: Path | None, *, verbose: bool) -> Iterator[
         logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
+    log = RunLog(text, records)
     try:
-        yield RunLog(text, records)
+        yield log
+    except BrainLMError as error:
+        logger.debug("%s", error, exc_info=True)
+        raise
+    except Exception:
+        logger.debug("unexpected", exc_info=True)
+        if text is not None:
+            log.say(f"The log of this call is {text}")
+        raise
     finally:
         logger.setLevel(before)
         logger.propagate = True

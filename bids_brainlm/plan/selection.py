@@ -69,10 +69,13 @@ def select(config: Config, *, need_images: bool) -> Selection:
     )
     _check_participants(everything, filters, config.bids_dir)
     readable, unreadable = _readable(everything)
+    skipped = _unreadable_skips(unreadable, filters, config)
+    if unreadable and not readable:
+        raise unreadable[0][1]
     heard = stories.find_stories(readable, readable)
     lacking = _listed_without_run(everything, heard, filters, config)
     wanted = _wanted(heard, filters, config)
-    skipped = [*lacking, *_unreadable_skips(unreadable, filters, config)]
+    skipped = [*lacking, *skipped]
     found, more = _stories(heard, wanted, config)
     skipped += more
     images: dict[dataset.RunKey, bold.BoldRun] = {}

@@ -302,11 +302,15 @@ def edge_shares(meta: Mapping[str, object]) -> tuple[float, float, tuple[float, 
 
 
 def place_columns(labels: Labels | None) -> list[str]:
-    """Return which of hemisphere and network the atlas knows."""
+    """Return which of hemisphere and network the atlas knows and its names do not say."""
     if labels is None:
         return []
-    wanted = ("hemisphere", "network", "network_label")
-    return [w for w in wanted if any(row.get(w, "n/a") != "n/a" for row in labels.table.values())]
+
+    def tells(column: str) -> bool:
+        known = [r for r in labels.table.values() if r.get(column, "n/a") != "n/a"]
+        return any(r[column] not in r.get("name", "") for r in known)
+
+    return [w for w in ("hemisphere", "network", "network_label") if tells(w)]
 
 
 def place_of(labels: Labels | None, index: int, columns: Sequence[str]) -> list[str | None]:

@@ -18,7 +18,7 @@ from bids_brainlm.numerics import multiple, resampling
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 
 NAME = "group"
-VERSION = 1
+VERSION = 2
 CORRELATIONS = ("r", "rjoint")
 VOXELS = "voxels"
 DESCRIPTIONS = {
@@ -94,8 +94,7 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
     outcomes = []
     for job in jobs:
         try:
-            _maps(job, settings)
-            outcomes.append(Outcome(job))
+            outcomes.append(Outcome(job, warnings=tuple(_maps(job, settings))))
         except BrainLMError as error:
             outcomes.append(Outcome(job, error))
         resources.progress(f"{job.unit.story} {job.unit.feature}: group maps")
@@ -143,8 +142,8 @@ def _read(job: Job, stat: str) -> _Table:
     return _Table(people, names, columns, np.stack([np.mean(runs[p], axis=0) for p in people]))
 
 
-def _maps(job: Job, settings: Params) -> None:
-    """Write all group maps of one feature space."""
+def _maps(job: Job, settings: Params) -> list[str]:
+    """Write all group maps of one feature space and return warnings."""
     found = _read(job, "r")
     z = found.values
     tables: dict[str, np.ndarray] = {"mean": np.tanh(_mean(z))}
@@ -163,7 +162,21 @@ def _maps(job: Job, settings: Params) -> None:
         unique = _read(job, "unique").values
         tables["unique"] = _mean(unique)
         tables["uniquep"], tables["uniqueq"] = _p_and_q(unique, settings)
-    _write(job, settings, found, tables)
+    warnings = _too_few(job, settings, len(found.participants))
+    _write(job, settings, found, tables, warnings)
+    return warnings
+
+
+def _too_few(job: Job, settings: Params, n_participants: int) -> list[str]:
+    """Say when the test cannot give small p values with so few participants."""
+    smallest = 0.5**n_participants
+    if settings.group_test != "sign-flip" or smallest <= settings.fdr / 10:
+        return []
+    return [
+        f"{job.unit.story}: {n_participants} participants give 2^{n_participants} sign flips, so "
+        f"no p can be below {smallest:.3g}; after FDR correction at q = {settings.fdr:g} few or no "
+        "parcels can be significant. Add participants, or read the participants' own maps."
+    ]
 
 
 def _ceiling(job: Job, names: Sequence[str]) -> np.ndarray:
@@ -214,6 +227,7 @@ def _write(
     settings: Params,
     found: _Table,
     tables: Mapping[str, np.ndarray],
+    warnings: Sequence[str],
 ) -> None:
     """Write tables, images and sidecars."""
     participants, columns = found.participants, found.columns
@@ -245,6 +259,7 @@ def _write(
             "NumberOfSignificant": significant,
         },
         "Seed": settings.seed,
+        "Warnings": list(warnings),
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }
     for stat, values in tables.items():
