@@ -203,7 +203,7 @@ def _environment(settings: config.Config) -> None:
 
 def _run(settings: config.Config) -> int:
     """Call the runner and turn what it raises into a number."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _environment(settings)
         from bids_brainlm import runner
@@ -221,6 +221,8 @@ def _run(settings: config.Config) -> int:
         sys.stderr.write(traceback.format_exc())
         sys.stderr.write(f"This is a bug of bids_brainlm {__version__}. Please report it.\n")
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:

@@ -54,6 +54,13 @@ class RunLog:
             logging.getLogger(__name__).debug("record not kept: %s", error)
 
 
+class _FileHandler(logging.FileHandler):
+    """A log file that a full disk does not turn into a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the base's name
+        """Lose the line."""
+
+
 @contextmanager
 def kept(text: Path | None, records: Path | None, *, verbose: bool) -> Iterator[RunLog]:
     """Attach handlers for one call and take them away afterwards."""
@@ -61,7 +68,7 @@ def kept(text: Path | None, records: Path | None, *, verbose: bool) -> Iterator[
     before = logger.level
     handlers: list[logging.Handler] = []
     if text is not None:
-        handlers.append(logging.FileHandler(text, encoding="utf-8"))
+        handlers.append(_FileHandler(text, encoding="utf-8"))
         handlers[-1].setLevel(logging.DEBUG)
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))

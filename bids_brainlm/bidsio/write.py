@@ -245,16 +245,20 @@ def write_nifti(path: Path, image: nibabel.Nifti1Image, tr: float | None = None)
 
 
 def write_netcdf(path: Path, dataset: xarray.Dataset) -> None:
-    """Write an xarray dataset as netCDF-4, compressed; errors as `write_bytes`."""
+    """Write an xarray dataset as netCDF-4, compressed; errors as `write_bytes`.
+
+    Notes
+    -----
+    The file is made in memory: HDF5 crashes the process when the disk is full.
+    """
     encoding = {
         name: {"zlib": True, "complevel": 4, "shuffle": True}
         for name, variable in dataset.variables.items()
         if variable.dtype.kind in "fiu" and variable.ndim
     }
-    _atomically(
-        path,
-        lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding),
-    )
+    stream = io.BytesIO()
+    dataset.to_netcdf(stream, engine="h5netcdf", encoding=encoding)
+    write_bytes(path, stream.getvalue())
 
 
 def _read_bytes(path: Path) -> bytes:

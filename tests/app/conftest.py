@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from bids_brainlm import cli
 
 
 @pytest.fixture
-def small(tmp_path: Path, alice: Path) -> Path:
-    """Return a copy of three participants that a test may spoil."""
+def small(tmp_path: Path, alice: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of three participants that a test may spoil; work beside it."""
+    monkeypatch.chdir(tmp_path)
     return small_alice.copy(alice, tmp_path / "bids")
 
 
@@ -22,13 +24,20 @@ def good(tmp_path_factory: pytest.TempPathFactory, alice: Path) -> tuple[Path, P
     """Return a small dataset and what an undisturbed participant run makes of it."""
     folder = tmp_path_factory.mktemp("good")
     bids = small_alice.copy(alice, folder / "bids")
-    assert cli.main(small_alice.arguments(bids, folder / "out")) == 0
+    with contextlib.chdir(folder):
+        assert cli.main(small_alice.arguments(bids, folder / "out")) == 0
     return bids, folder / "out"
 
 
 @pytest.fixture
-def done(good: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
-    """Return a copy of `good` that a test may spoil."""
-    shutil.copytree(good[0], tmp_path / "bids")
-    shutil.copytree(good[1], tmp_path / "out")
-    return tmp_path / "bids", tmp_path / "out"
+def made(good: tuple[Path, Path]) -> Path:
+    """Return what an undisturbed run on `small` makes; not to be changed."""
+    return good[1]
+
+
+@pytest.fixture
+def done(small: Path, made: Path) -> tuple[Path, Path]:
+    """Return `small` and a copy of what an undisturbed run makes of it."""
+    out = small.parent / "out"
+    shutil.copytree(made, out)
+    return small, out

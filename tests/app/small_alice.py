@@ -58,8 +58,11 @@ def atlas(bids: Path) -> Path:
 
 
 def arguments(bids: Path, out: Path, *more: str, level: str = "participant") -> list[str]:
-    """Return a fast call; later flags of ``more`` win."""
-    given = [] if level == "group" else ["--atlas", str(atlas(bids))]
+    """Return a fast call; later flags of ``more`` win.
+
+    The atlas is given relative to the working directory, since pages show the command.
+    """
+    given = [] if level == "group" else ["--atlas", os.path.relpath(atlas(bids))]
     return [str(bids), str(out), level, *given, *FAST, *more]
 
 

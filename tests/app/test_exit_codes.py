@@ -42,10 +42,8 @@ def _refused(
     return error
 
 
-def test_0_and_silence_on_stdout(good, tmp_path, capsys):
-    bids, made = good
-    out = tmp_path / "out"
-    shutil.copytree(made, out)
+def test_0_and_silence_on_stdout(done, capsys):
+    bids, out = done
     assert cli.main(arguments(bids, out)) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -383,28 +381,31 @@ def _limited(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_74_a_full_disk_leaves_nothing_half_written(good, tmp_path):
-    """No file can grow beyond 20 kB, as on a disk that fills up; the features need more."""
-    bids, made = good
+@pytest.mark.parametrize(
+    ("size", "culprit"),
+    [(20_000, "task-alice_words.tsv"), (100_000, "features.nc"), (150_000, "sub-18.html")],
+)
+def test_74_a_full_disk_leaves_nothing_half_written(small, made, tmp_path, size, culprit):
+    """No file can grow beyond a size, as on a disk that fills up."""
     out = tmp_path / "out"
     run = subprocess.run(
-        small_alice.command(*arguments(bids, out)), capture_output=True, text=True, check=False,
-        env=small_alice.environment(), preexec_fn=lambda: _limited(20_000),
+        small_alice.command(*arguments(small, out)), capture_output=True, text=True, check=False,
+        env=small_alice.environment(), preexec_fn=lambda: _limited(size),
     )
     assert run.returncode == 74, run.stderr
     assert "Traceback" not in run.stderr
-    assert "features" in run.stderr
+    assert f"{culprit} cannot be written: File too large" in run.stderr
     assert "What to do: Check free disk space" in run.stderr
     assert leftovers(out) == []
     reference = tree(made)
     assert {k: v for k, v in tree(out).items() if k in reference and reference[k] != v and
-            "descriptions" not in k} == {}
-    assert cli.main(arguments(bids, out)) == 0
+            k != "descriptions.tsv"} == {}
+    assert cli.main(arguments(small, out)) == 0
     assert tree(out) == reference
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_74_on_a_real_full_disk(good, tmp_path):
+def test_74_on_a_real_full_disk(small, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -415,11 +416,12 @@ def test_74_on_a_real_full_disk(good, tmp_path):
         pytest.skip("mounting is not allowed here; the test above stands in for it")
     try:
         run = subprocess.run(
-            small_alice.command(*arguments(good[0], disk / "out")), capture_output=True,
+            small_alice.command(*arguments(small, disk / "out")), capture_output=True,
             text=True, check=False, env=small_alice.environment(),
         )
         assert run.returncode in (73, 74), run.stderr
         assert "No space left" in run.stderr
+        assert "Traceback" not in run.stderr
         assert leftovers(disk) == []
     finally:
         subprocess.run(["umount", str(disk)], check=False)
