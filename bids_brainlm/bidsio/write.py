@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,6 @@ from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadW
 if TYPE_CHECKING:
     import nibabel
     import xarray
-
-log = logging.getLogger(__name__)
 
 _FULL_HASH_BELOW = 8 * 2**20
 _END_BYTES = 2**20

@@ -105,5 +105,8 @@ def test_no_function_of_the_core_reads_the_environment_or_the_clock():
             text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
             if text in ("os.environ", "time.time", "datetime.now", "datetime.datetime.now"):
                 found.append(f"{short(path)}:{node.lineno} {text}")
-    allowed = "bids_brainlm/bidsio/atlas.py"  # TEMPLATEFLOW_HOME, as TemplateFlow itself reads it
+    allowed = (
+        "bids_brainlm/bidsio/atlas.py",  # TEMPLATEFLOW_HOME, as TemplateFlow itself reads it
+        "bids_brainlm/bidsio/temporary.py",  # the age of files that killed runs left
+    )
     assert [f for f in found if not f.startswith(allowed)] == []
