@@ -217,7 +217,7 @@ def _run(settings: config.Config) -> int:
         return INTERRUPTED
     except OSError as error:
         return _report(ReadWriteError(f"{error.filename or 'A file'}: {error.strerror or error}."))
-    except Exception:
+    except Exception:  # noqa: BLE001  a bug: say so, with the traceback
         sys.stderr.write(traceback.format_exc())
         sys.stderr.write(f"This is a bug of bids_brainlm {__version__}. Please report it.\n")
         return 1

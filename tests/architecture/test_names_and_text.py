@@ -71,9 +71,8 @@ def test_no_machine_paths_and_no_leftovers_in_tracked_files():
     found = []
     for name in _tracked():
         path = REPOSITORY / name
-        if path.suffix in (".gz", ".png", ".nii", ".safetensors", ".nc", ".svg", ".ico") or path.name in (
-            ".gitignore", ".dockerignore",
-        ):
+        binary = path.suffix in (".gz", ".png", ".nii", ".safetensors", ".nc", ".svg", ".ico")
+        if binary or path.name in (".gitignore", ".dockerignore"):
             continue
         text = path.read_text("utf-8", errors="replace")
         found += [f"{name}: {place}" for place in PLACES if place in text]
