@@ -116,7 +116,3 @@ def _download_pipeline(name: str) -> None:
             f"The spaCy pipeline {name} could not be downloaded ({error}).",
             hint=f"Check the network, or install it by hand: python -m spacy download {name}",
         ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

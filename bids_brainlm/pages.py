@@ -41,7 +41,7 @@ def write_pages(
     if settings.level == "stimulus":
         return
     shared = {
-        "settings": config.digest(settings),
+        "settings": _shown(settings),
         "command": config.command(settings),
         "version": __version__,
     }
@@ -51,6 +51,13 @@ def write_pages(
         _participants(settings, plan, failed, shared, names, log)
     for name, text in reports.citation(settings.output_dir, version=__version__).items():
         _update(settings.output_dir / name, text.encode())
+
+
+def _shown(settings: Config) -> dict[str, object]:
+    """Return the settings for the pages; which labels a call was about changes no result."""
+    shown = config.digest(settings)
+    shown["inputs"] = {k: v for k, v in shown["inputs"].items() if not k.endswith("_label")}
+    return shown
 
 
 def _participants(settings, plan, failed, shared, names, log) -> None:
@@ -106,13 +113,14 @@ def _group(settings, plan, failed, shared, names, log) -> None:
 
 
 def _write(out_dir: Path, files: Mapping[str, bytes | str], key: str) -> None:
-    """Write figures first and the page, which carries the key, last."""
+    """Write figures first and the page, which carries the key and their names, last."""
     order = sorted(files, key=lambda name: (name.endswith(".html"), name))
+    figures = " ".join(name for name in order if not name.endswith(".html"))
     for name in order:
         content = files[name]
         data = content.encode() if isinstance(content, str) else content
         if name.endswith(".html"):
-            data = data.rstrip() + f"\n<!-- key {key} -->\n".encode()
+            data = data.rstrip() + f"\n<!-- key {key} {figures} -->\n".encode()
         _update(out_dir / name, data)
 
 
@@ -128,10 +136,11 @@ def _key(parts: Sequence[object]) -> str:
 
 
 def _stored(path: Path) -> str | None:
-    """Return the key of a page."""
+    """Return the key of a page; None where the page or one of its figures is missing."""
     if not path.is_file():
         return None
-    last = path.read_bytes()[-120:].decode(errors="replace").strip().splitlines()[-1:]
-    if not last or not last[0].startswith("<!-- key "):
+    last = path.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+    if not last.startswith("<!-- key "):
         return None
-    return last[0].removeprefix("<!-- key ").removesuffix(" -->")
+    key, *figures = last.removeprefix("<!-- key ").removesuffix("-->").split()
+    return key if all((path.parent / name).is_file() for name in figures) else None

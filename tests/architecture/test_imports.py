@@ -72,6 +72,7 @@ def test_planning_loads_neither_torch_nor_plots(level):
 
 DELAYED = {
     "bids_brainlm/cli.py": {"bids_brainlm"},  # the runner: a fast --help
+    "bids_brainlm/fetch.py": {"bids_brainlm.language", "bids_brainlm.bidsio"},
     "bids_brainlm/simulate/cli.py": {"bids_brainlm.simulate"},
     "bids_brainlm/simulate/images.py": {"bids_brainlm.bidsio"},
     "bids_brainlm/report/common.py": {"bids_brainlm.report", "bids_brainlm.report.content"},
