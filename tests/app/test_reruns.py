@@ -98,6 +98,7 @@ def _seconds_of_a_run(bids, out):
     return time.monotonic() - begun
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_next_run_ends_in_the_same_tree(small, made, tmp_path):
     """One output folder is killed again and again, as early and as late as it gets."""
     reference = tree(made)
