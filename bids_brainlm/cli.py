@@ -141,7 +141,7 @@ def parse(argv: Sequence[str]) -> config.Config:
         )
     base = config.Config(
         bids_dir=values.pop("bids_dir"),
-        output_dir=values.pop("output_dir"),
+        output_dir=values.pop("output_dir").absolute(),
         level=LEVELS[level],
         preset=values.pop("preset"),
         verbose=values.pop("verbose"),

@@ -152,7 +152,7 @@ class Names:
     """
 
     def __init__(self, out_dir: str | os.PathLike[str]) -> None:
-        self.root = Path(out_dir)
+        self.root = Path(out_dir).absolute()
 
     def path(self, logical: str, entities: Mapping[str, str | None] | None = None) -> Path:
         """Return the path of an output.
