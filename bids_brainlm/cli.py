@@ -188,6 +188,8 @@ def _environment(settings: config.Config) -> None:
     threads = str(settings.execution.omp_nthreads)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = threads
+    # Threads that wait must sleep: on a shared node spinning ones slow all processes down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.execution.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
