@@ -32,29 +32,75 @@ class Heads:
 
 _BERT = Family("encoder.layer.*.attention.output.dense", causal=False)
 _GPT = Family("h.*.attn.c_proj", causal=True)
+_GPT_J = Family("h.*.attn.out_proj", causal=True)
 _LLAMA = Family("layers.*.self_attn.o_proj", causal=True)
+_LLAMA_ENCODER = Family("layers.*.self_attn.o_proj", causal=False)
+_PHI = Family("layers.*.self_attn.dense", causal=True)
+_BIOGPT = Family("layers.*.self_attn.out_proj", causal=True)
+_BLOOM = Family("h.*.self_attention.dense", causal=True)
 
 FAMILIES = MappingProxyType(
     {
         "bert": _BERT,
         "roberta": _BERT,
         "xlm-roberta": _BERT,
+        "xlm-roberta-xl": _BERT,
         "camembert": _BERT,
         "electra": _BERT,
+        "ernie": _BERT,
+        "rembert": _BERT,
+        "roformer": _BERT,
+        "deberta": _BERT,
+        "deberta-v2": _BERT,
         "distilbert": Family("transformer.layer.*.attention.out_lin", causal=False),
         "albert": Family("encoder.albert_layer_groups.*.albert_layers.*.attention.dense", False),
         "mpnet": Family("encoder.layer.*.attention.attn.o", causal=False),
         "modernbert": Family("layers.*.attn.Wo", causal=False),
+        "eurobert": _LLAMA_ENCODER,
+        "nomic_bert": _LLAMA_ENCODER,
+        "modernbert-decoder": Family("layers.*.attn.Wo", causal=True),
+        "openai-gpt": _GPT,
         "gpt2": _GPT,
+        "gpt_bigcode": _GPT,
         "gpt_neo": Family("h.*.attn.attention.out_proj", causal=True),
-        "gptj": Family("h.*.attn.out_proj", causal=True),
+        "gptj": _GPT_J,
+        "codegen": _GPT_J,
         "gpt_neox": Family("layers.*.attention.dense", causal=True),
         "opt": Family("decoder.layers.*.self_attn.out_proj", causal=True),
+        "biogpt": _BIOGPT,
+        "xglm": _BIOGPT,
+        "bloom": _BLOOM,
+        "falcon": _BLOOM,
+        "mpt": Family("blocks.*.attn.out_proj", causal=True),
+        "phi": _PHI,
+        "persimmon": _PHI,
         "llama": _LLAMA,
         "mistral": _LLAMA,
+        "ministral": _LLAMA,
+        "mixtral": _LLAMA,
         "qwen2": _LLAMA,
+        "qwen2_moe": _LLAMA,
         "qwen3": _LLAMA,
+        "qwen3_moe": _LLAMA,
         "gemma": _LLAMA,
+        "gemma2": _LLAMA,
+        "gemma3_text": _LLAMA,
+        "phi3": _LLAMA,
+        "olmo": _LLAMA,
+        "olmo2": _LLAMA,
+        "olmo3": _LLAMA,
+        "olmoe": _LLAMA,
+        "cohere": _LLAMA,
+        "cohere2": _LLAMA,
+        "granite": _LLAMA,
+        "stablelm": _LLAMA,
+        "starcoder2": _LLAMA,
+        "smollm3": _LLAMA,
+        "glm4": _LLAMA,
+        "helium": _LLAMA,
+        "nemotron": _LLAMA,
+        "apertus": _LLAMA,
+        "exaone4": _LLAMA,
     }
 )
 

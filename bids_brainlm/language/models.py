@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_brainlm.errors import BrainLMError, ConfigError, DataError, ModelUnavailableError
+from bids_brainlm.errors import ConfigError, ModelUnavailableError
 from bids_brainlm.language.architectures import FAMILIES, Heads, find_heads
 from bids_brainlm.language.folders import file_sha256, weight_files
 from bids_brainlm.language.libraries import quiet_transformers
 from bids_brainlm.language.sources import ModelSource, from_folder, resolve
+from bids_brainlm.language.weights import (
+    HEAD_HINT,
+    first_line,
+    load_config,
+    load_head,
+    load_weights,
+    named,
+)
 from bids_brainlm.language.wordpieces import character_pieces, wordpiece_tokenizer
 
 __all__ = ["LanguageModel", "ModelSource", "download", "load", "resolve"]
@@ -66,6 +72,9 @@ class LanguageModel:
         The longest text, special tokens included.
     heads : Heads or None
         None where they cannot be read; ``no_heads_reason`` tells why.
+    predictor : transformers.PreTrainedModel or None
+        The model with its language-model head, around the same ``model``; None unless loaded
+        with ``head=True``.
     """
 
     model: Any
@@ -83,10 +92,16 @@ class LanguageModel:
     max_tokens: int | None
     heads: Heads | None
     no_heads_reason: str | None
+    predictor: Any | None = None
 
 
 def load(
-    source: ModelSource, *, seed: int, device: str = "cpu", attention: str = "sdpa"
+    source: ModelSource,
+    *,
+    seed: int,
+    device: str = "cpu",
+    attention: str = "sdpa",
+    head: bool = False,
 ) -> LanguageModel:
     """Load a model and its tokenizer, and download them first if the source says so.
 
@@ -100,6 +115,8 @@ def load(
         As torch writes it: ``cpu``, ``cuda``, ``cuda:1``.
     attention : str
         ``sdpa`` (fast) or ``eager`` (the plain formula).
+    head : bool
+        Whether the language-model head is needed, which predicts the next token.
 
     Returns
     -------
@@ -108,7 +125,8 @@ def load(
     Raises
     ------
     ConfigError
-        The device is not there, or the model is no text encoder or decoder.
+        The device is not there, the model is no text encoder or decoder, or a head is needed
+        and the model is not causal.
     ModelUnavailableError
         A file is missing, cannot be downloaded, or there is no fast tokenizer.
     DataError
@@ -118,7 +136,7 @@ def load(
     -----
     Only safetensors are read, and no code from the model's folder is run. Weights that are
     missing in the file are an error, never drawn at random; only the pooler on top, which is
-    not used, may be absent.
+    not used, may be absent, and a head that shares its weights with the input embeddings.
     """
     if attention not in ATTENTION:
         raise ConfigError(f"attention: found {attention!r}, expected one of {ATTENTION}.")
@@ -128,15 +146,22 @@ def load(
         source = from_folder(source, download(source.name, source.cache, weights=with_weights))
     with quiet_transformers():
         tokenizer = _tokenizer(source)
-        model = _model(source, seed, attention)
+        config = load_config(source, len(tokenizer))
+        predictor = _predictor(source, config, seed, attention) if head else None
+        model = (
+            load_weights(source, config, seed, attention)
+            if predictor is None
+            else (predictor.base_model)
+        )
     config = model.config
     n_layers, n_heads, n_dims = _sizes(source, config)
     heads, reason = find_heads(model, config.model_type, n_layers, n_heads)
     if reason is not None:
         log.warning("Model %s: %s; only embeddings are extracted.", source.name, reason)
-    model.requires_grad_(False)
+    whole = model if predictor is None else predictor
+    whole.requires_grad_(False).to(target).eval()
     return LanguageModel(
-        model.to(target).eval(),
+        model,
         tokenizer,
         source,
         n_layers,
@@ -144,14 +169,25 @@ def load(
         0 if heads is None else heads.head_dim,
         n_dims,
         _is_causal(config),
-        _weights_sha256(source, model),
+        _weights_sha256(source, whole),
         _tokenizer_sha256(source, tokenizer),
         source.revision,
-        type(model).__name__,
+        type(whole).__name__,
         _max_tokens(model, tokenizer),
         heads,
         reason,
+        predictor,
     )
+
+
+def _predictor(source: ModelSource, config: Any, seed: int, attention: str) -> Any:
+    """Load a causal model with its head."""
+    if not _is_causal(config):
+        raise ConfigError(
+            f"model {source.name} is bidirectional, surprisal needs a causal model.",
+            hint=HEAD_HINT,
+        )
+    return load_head(source, config, seed, attention)
 
 
 def _sizes(source: ModelSource, config: Any) -> tuple[int, int, int]:
@@ -206,16 +242,12 @@ def download(
         )
     except Exception as error:
         raise ModelUnavailableError(
-            f"model {name!r} could not be downloaded ({type(error).__name__}: {_first(error)}).",
+            f"model {name!r} could not be downloaded "
+            f"({type(error).__name__}: {first_line(error)}).",
             hint=f"Check the name and the network, run bids_brainlm-fetch --model {name} where "
             "there is one, or give a local folder with --model or --models-dir.",
         ) from error
     return Path(found)
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of an error."""
-    return (str(error).strip().splitlines() or [""])[0][:300]
 
 
 def _device(device: str) -> Any:
@@ -227,25 +259,10 @@ def _device(device: str) -> Any:
         torch.empty(1, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
-            f"--device {device!r} cannot be used ({_first(error)}).",
+            f"--device {device!r} cannot be used ({first_line(error)}).",
             hint="Use --device cpu, or a device that torch finds here.",
         ) from error
     return target
-
-
-@contextmanager
-def _named(source: ModelSource, what: str) -> Iterator[None]:
-    """Turn whatever a library raises on damaged files into an error that names them."""
-    try:
-        yield
-    except BrainLMError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{source.path or source.name}: the {what} cannot be loaded "
-            f"({type(error).__name__}: {_first(error)}).",
-            hint="Get the files again, or choose another --model.",
-        ) from error
 
 
 def _tokenizer(source: ModelSource) -> Any:
@@ -256,7 +273,7 @@ def _tokenizer(source: ModelSource) -> Any:
         return wordpiece_tokenizer(
             character_pieces(), int(str(source.config["max_position_embeddings"]))
         )
-    with _named(source, "tokenizer"):
+    with named(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(source.path), use_fast=True, local_files_only=True, trust_remote_code=False
         )
@@ -269,78 +286,10 @@ def _tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def _config(source: ModelSource) -> Any:
-    """Return the configuration as transformers has it."""
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    model_type = str(source.config["model_type"])
-    if model_type not in CONFIG_MAPPING:
-        raise ConfigError(
-            f"model {source.name}: the architecture {model_type!r} is not in this version of "
-            "transformers, and code from model folders is never run.",
-            hint="Choose another --model, e.g. google-bert/bert-base-uncased or gpt2.",
-        )
-    with _named(source, "configuration"):
-        if source.is_built_in:
-            rest = {key: value for key, value in source.config.items() if key != "model_type"}
-            size = len(_tokenizer(source))
-            return AutoConfig.for_model(model_type, vocab_size=size, **rest)
-        return AutoConfig.from_pretrained(
-            str(source.path), local_files_only=True, trust_remote_code=False
-        )
-
-
-def _model(source: ModelSource, seed: int, attention: str) -> Any:
-    """Load or draw the weights."""
-    config = _config(source)
-    try:
-        return _weights(source, config, seed, attention)
-    except DataError as error:
-        cause = error.__cause__
-        if attention == "sdpa" and "scaled_dot_product_attention" in str(cause):
-            log.info("Model %s has no sdpa attention; eager is used.", source.name)
-            return _weights(source, config, seed, "eager")
-        raise
-
-
-def _weights(source: ModelSource, config: Any, seed: int, attention: str) -> Any:
-    """Load or draw the weights with one way of attention."""
-    import torch
-    from transformers import AutoModel
-
-    with _named(source, "weights"):
-        if source.kind == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)
-                return AutoModel.from_config(
-                    config,
-                    dtype=torch.float32,
-                    attn_implementation=attention,
-                    trust_remote_code=False,
-                )
-        model, report = AutoModel.from_pretrained(
-            str(source.path),
-            config=config,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise DataError(
-            f"{source.path}: {len(missing)} weights are missing, first {missing[0]!r}; expected "
-            f"all of {type(model).__name__}.",
-            hint="Get the files again, or choose another --model.",
-        )
-    return model
-
-
 def _is_causal(config: Any) -> bool:
     """Tell whether tokens see only what comes before them."""
+    if getattr(config, "use_bidirectional_attention", False):
+        return False  # EmbeddingGemma and kin
     family = FAMILIES.get(config.model_type)
     if family is not None:
         return family.causal or bool(getattr(config, "is_decoder", False))
@@ -351,8 +300,10 @@ def _is_causal(config: Any) -> bool:
 def _max_tokens(model: Any, tokenizer: Any) -> int | None:
     """Return the longest text; RoBERTa and kin start counting behind the padding's number."""
     limits = [int(tokenizer.model_max_length)]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int):
+    for name in ("max_position_embeddings", "max_seq_len"):
+        positions = getattr(model.config, name, None)
+        if not isinstance(positions, int):
+            continue
         shift = getattr(getattr(model, "embeddings", None), "padding_idx", None)
         limits.append(positions - (0 if shift is None else shift + 1))
     found = [limit for limit in limits if 0 < limit < NO_LIMIT]

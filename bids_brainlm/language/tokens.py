@@ -11,32 +11,71 @@ import numpy as np
 from bids_brainlm.errors import DataError
 
 
-@dataclass(frozen=True)
-class Window:
-    """The tokens of one TR and its context.
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """Tokens of one forward pass and whose they are.
 
     Attributes
     ----------
-    row : int
-        Row of the grid.
     ids : int array, shape (n_tokens,)
-        Token numbers, with the special tokens that the tokenizer adds.
-    own : bool array, shape (n_tokens,)
-        True for the tokens of the row's own words; never for special tokens.
-    n_context : int
-        Tokens of the context, without special tokens.
-    is_truncated : bool
-        Whether the oldest tokens of the context were cut.
+        Token numbers, special tokens included.
+    owners : int array, shape (n_tokens,)
+        Row (TR) whose own token it is; -1 for context, special tokens, and tokens that are
+        nothing but space.
+    special : bool array, shape (n_tokens,)
+        True for special tokens.
+    n_cut : int
+        Tokens of the context that were cut to the model's limit, the oldest ones.
     """
 
-    row: int
     ids: np.ndarray
-    own: np.ndarray
-    n_context: int
-    is_truncated: bool
+    owners: np.ndarray
+    special: np.ndarray
+    n_cut: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows that own tokens here, int, shape (n_rows,), ascending."""
+        return np.unique(self.owners[self.owners >= 0])
+
+    @property
+    def n_own(self) -> np.ndarray:
+        """Own tokens of each of `rows`, int, shape (n_rows,)."""
+        return np.unique(self.owners[self.owners >= 0], return_counts=True)[1]
+
+    @property
+    def n_context(self) -> np.ndarray:
+        """Tokens before the first own one of each of `rows`, special ones not counted."""
+        own = np.flatnonzero(self.owners >= 0)
+        first = own[np.unique(self.owners[own], return_index=True)[1]]
+        return (np.cumsum(~self.special) - ~self.special)[first]
 
 
-def window_text(row_texts: Sequence[str], row: int, context_trs: int) -> tuple[str, int]:
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tokenised text.
+
+    Attributes
+    ----------
+    ids : int array, shape (n_tokens,)
+        Token numbers, with the special tokens that the tokenizer adds.
+    special : bool array, shape (n_tokens,)
+        True for special tokens.
+    spans : int array, shape (n_tokens, 2)
+        First character of each token, and the one after its last.
+    blank : bool array, shape (n_tokens,)
+        True for tokens that are nothing but space, and for special ones.
+    """
+
+    ids: np.ndarray
+    special: np.ndarray
+    spans: np.ndarray
+    blank: np.ndarray
+
+
+def window_text(
+    row_texts: Sequence[str], row: int, context_trs: int, borders: Sequence[int] = ()
+) -> tuple[str, int]:
     """Return the text that the model sees for a row, and where the row's own part begins.
 
     Parameters
@@ -47,6 +86,8 @@ def window_text(row_texts: Sequence[str], row: int, context_trs: int) -> tuple[s
         The current row.
     context_trs : int
         How many rows before the current one belong to the window, silent ones included.
+    borders : sequence of int
+        Rows at which the context starts anew.
 
     Returns
     -------
@@ -59,16 +100,22 @@ def window_text(row_texts: Sequence[str], row: int, context_trs: int) -> tuple[s
     --------
     >>> window_text(["So I", "", "was a"], 2, 20)
     ('So I was a', 5)
+    >>> window_text(["So I", "", "was a"], 2, 20, borders=[1])
+    ('was a', 0)
     """
-    context = [_clean(text) for text in row_texts[max(0, row - context_trs) : row]]
-    before = " ".join(text for text in context if text)
-    own = _clean(row_texts[row])
+    first = max(0, row - context_trs, *(border for border in borders if border <= row))
+    before = " ".join(text for text in map(clean, row_texts[first:row]) if text)
+    own = clean(row_texts[row])
     return (f"{before} {own}", len(before) + 1) if before and own else (before + own, len(before))
 
 
 def windows(
-    tokenizer: Any, row_texts: Sequence[str], context_trs: int, max_tokens: int | None
-) -> list[Window]:
+    tokenizer: Any,
+    row_texts: Sequence[str],
+    context_trs: int,
+    max_tokens: int | None,
+    borders: Sequence[int] = (),
+) -> list[Passage]:
     """Tokenise the window of every row that has words.
 
     Parameters
@@ -81,11 +128,14 @@ def windows(
         Previous rows in a window.
     max_tokens : int or None
         The model's limit, special tokens included.
+    borders : sequence of int
+        Rows at which the context starts anew: a row sees no text from before the last border
+        at or before it.
 
     Returns
     -------
-    list of Window
-        In order of rows; rows without tokens have none.
+    list of Passage
+        One a row, in order of rows; rows without tokens have none.
 
     Raises
     ------
@@ -103,21 +153,34 @@ def windows(
     found = []
     for row, row_text in enumerate(row_texts):
         if row_text.split():
-            window = _window(tokenizer, row, window_text(row_texts, row, context_trs), max_tokens)
-            if window.own.any():
-                found.append(window)
+            text, start = window_text(row_texts, row, context_trs, borders)
+            passage = _window(tokenizer, row, (text, start), max_tokens)
+            if (passage.owners >= 0).any():
+                found.append(passage)
     return found
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return a text with single spaces."""
     return " ".join(text.split())
 
 
-def _window(tokenizer: Any, row: int, text: tuple[str, int], max_tokens: int | None) -> Window:
-    """Tokenise one window."""
+def encode(tokenizer: Any, text: str) -> Encoded:
+    """Tokenise a text as it stands, without truncation.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+        A fast one.
+    text : str
+        With single spaces, see `clean`.
+
+    Returns
+    -------
+    Encoded
+    """
     encoded = tokenizer(
-        text[0],
+        text,
         add_special_tokens=True,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
@@ -128,23 +191,55 @@ def _window(tokenizer: Any, row: int, text: tuple[str, int], max_tokens: int | N
         padding=False,
         verbose=False,
     )
-    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
     spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    special = np.asarray(encoded["special_tokens_mask"], dtype=bool)
-    inside = spans[:, 1] > text[1]
-    is_word = np.array([bool(text[0][first:last].strip()) for first, last in spans], dtype=bool)
-    own = ~special & inside & is_word
-    context = np.flatnonzero(~special & ~inside)
-    keep = np.ones(len(ids), dtype=bool)
-    n_over = 0 if max_tokens is None else len(ids) - max_tokens
-    if n_over > 0:
-        if n_over > len(context):
-            raise DataError(
-                f"row {row} alone has {int(own.sum())} tokens, the model takes at most "
-                f"{max_tokens} with special tokens; the text starts "
-                f"{text[0][text[1] : text[1] + 40]!r}.",
-                hint="Check the word times of the transcript, or choose a model for longer texts "
-                "with --model.",
-            )
-        keep[context[:n_over]] = False
-    return Window(row, ids[keep], own[keep], len(context) - max(n_over, 0), n_over > 0)
+    return Encoded(
+        np.asarray(encoded["input_ids"], dtype=np.int64),
+        np.asarray(encoded["special_tokens_mask"], dtype=bool),
+        spans,
+        np.array([not text[first:last].strip() for first, last in spans], dtype=bool),
+    )
+
+
+def too_long(
+    row: int, n_tokens: int, limit: int, text: str, whose: str = "the model takes"
+) -> DataError:
+    """Return the error for a row that is longer than a model or a setting allows.
+
+    Parameters
+    ----------
+    row : int
+        Row of the grid.
+    n_tokens : int
+        Its own tokens.
+    limit : int
+        Tokens of a forward pass, special ones included.
+    text : str
+        The row's own text.
+    whose : str
+        Who sets the limit.
+
+    Returns
+    -------
+    DataError
+    """
+    return DataError(
+        f"row {row} alone has {n_tokens} tokens, {whose} at most {limit} with special "
+        f"tokens; the text starts {text[:40]!r}.",
+        hint="Check the word times of the transcript, or choose a model for longer texts with "
+        "--model.",
+    )
+
+
+def _window(tokenizer: Any, row: int, text: tuple[str, int], max_tokens: int | None) -> Passage:
+    """Tokenise one window."""
+    encoded = encode(tokenizer, text[0])
+    inside = encoded.spans[:, 1] > text[1]
+    own = ~encoded.special & inside & ~encoded.blank
+    context = np.flatnonzero(~encoded.special & ~inside)
+    keep = np.ones(len(own), dtype=bool)
+    n_over = 0 if max_tokens is None else max(0, len(own) - max_tokens)
+    if max_tokens is not None and n_over > len(context):
+        raise too_long(row, int(own.sum()), max_tokens, text[0][text[1] :])
+    keep[context[:n_over]] = False
+    owners = np.where(own, row, -1)
+    return Passage(encoded.ids[keep], owners[keep], encoded.special[keep], n_over)

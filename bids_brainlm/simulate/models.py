@@ -12,19 +12,21 @@ from bids_brainlm.language.libraries import quiet_transformers
 from bids_brainlm.language.wordpieces import wordpiece_tokenizer
 
 MAX_TOKENS = 512
-WORD_PIECES = ("bert", "distilbert", "albert", "electra", "mpnet")
-BYTE_PAIRS_ENCODER = ("roberta", "xlm-roberta", "camembert", "modernbert")
+WORD_PIECES = (
+    *("bert", "distilbert", "albert", "electra", "mpnet", "ernie", "rembert", "roformer"),
+    "nomic_bert",
+)
+BYTE_PAIRS_ENCODER = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "modernbert", "eurobert"),
+    *("deberta", "deberta-v2", "modernbert-decoder"),  # the last has its encoder's tokenizer
+)
 BYTE_PAIRS = (
-    "gpt2",
-    "gpt_neo",
-    "gptj",
-    "gpt_neox",
-    "opt",
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
+    *("openai-gpt", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "codegen"),
+    *("opt", "biogpt", "xglm", "bloom", "falcon", "mpt", "phi", "phi3", "persimmon"),
+    *("llama", "mistral", "ministral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+    *("gemma", "gemma2", "gemma3_text", "olmo", "olmo2", "olmo3", "olmoe", "cohere", "cohere2"),
+    *("granite", "stablelm", "starcoder2", "smollm3", "glm4", "helium", "nemotron", "apertus"),
+    "exaone4",
 )
 MODEL_TYPES = (*WORD_PIECES, *BYTE_PAIRS_ENCODER, *BYTE_PAIRS)
 N_BYTE_PAIRS = 400  # vocabulary of byte-level tokenizers: 256 bytes, special tokens and merges
@@ -39,6 +41,7 @@ def write_tiny_model(
     n_layers: int = 2,
     n_heads: int = 2,
     n_dims: int = 16,
+    head: bool = False,
 ) -> Path:
     """Write a tiny model with random weights, as ``--model FOLDER`` reads it.
 
@@ -55,6 +58,8 @@ def write_tiny_model(
         For the weights.
     n_layers, n_heads, n_dims : int
         Blocks, heads of a block, units of an embedding.
+    head : bool
+        Whether to write a language-model head too, for surprisal; causal families only.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def write_tiny_model(
     Families with grouped keys and values get one group for all heads.
     """
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
     if model_type not in MODEL_TYPES:
         raise ConfigError(
@@ -87,7 +92,8 @@ def write_tiny_model(
     config = _config(model_type, tokenizer, (n_layers, n_heads, n_dims))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = AutoModel.from_config(config, dtype=torch.float32).eval()
+        kind = AutoModelForCausalLM if head else AutoModel
+        model = kind.from_config(config, dtype=torch.float32).eval()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with quiet_transformers():
@@ -177,7 +183,19 @@ def _config(model_type: str, tokenizer: Any, sizes: tuple[int, int, int]) -> Any
         "eos_token_id": tokenizer.eos_token_id,
         "cls_token_id": tokenizer.cls_token_id,
         "sep_token_id": tokenizer.sep_token_id,
+        "max_seq_len": MAX_TOKENS,
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_biased_input": False,
+        "moe_intermediate_size": 2 * n_dims,
+        "shared_expert_intermediate_size": 2 * n_dims,
+        "num_local_experts": 2,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "query_pre_attn_scalar": n_dims // n_heads,
     }
+    if model_type == "openai-gpt":
+        values["initializer_range"] = 0.1  # no norm before the first block; heads would be alike
     kind = CONFIG_MAPPING[model_type]
     aliases = dict(kind.attribute_map)
     known = set(vars(kind())) | set(getattr(kind, "__annotations__", {}))

@@ -40,22 +40,40 @@ def spans_of(tokenizer, text):
     return encoded["offset_mapping"], encoded["special_tokens_mask"]
 
 
+def own_ids(window):
+    return window.ids[window.owners >= 0].tolist()
+
+
+@QUICK
+@given(rows=ROWS, context=st.integers(0, 9), borders=st.sets(st.integers(0, 8)))
+def test_borders_are_where_the_context_starts_anew(tokenizer, rows, context, borders):
+    """A window with borders is the window of the rows from the last border on."""
+    found = {int(w.rows[0]): w for w in windows(tokenizer, rows, context, None, sorted(borders))}
+    for row, window in found.items():
+        start = max((border for border in borders if border <= row), default=0)
+        alone = windows(tokenizer, rows[start : row + 1], context, None)[-1]
+        assert window.ids.tolist() == alone.ids.tolist()
+        assert own_ids(window) == own_ids(alone)
+
+
 @QUICK
 @given(rows=ROWS, context=st.integers(0, 9))
 def test_own_tokens_cover_the_row_and_nothing_else(tokenizer, rows, context):
-    found = {window.row: window for window in windows(tokenizer, rows, context, None)}
+    found = {int(w.rows[0]): w for w in windows(tokenizer, rows, context, None)}
     assert set(found) == {row for row, text in enumerate(rows) if text.split()}
     for row, window in found.items():
         text, start = window_text(rows, row, context)
         assert text[start:] == " ".join(rows[row].split())
         spans, special = spans_of(tokenizer, text)
-        assert not np.asarray(special)[window.own].any()
-        assert window.n_context == sum(
-            not mask and last <= start for (_, last), mask in zip(spans, special, strict=True)
-        )
-        covered = {
-            i for own, span in zip(window.own, spans, strict=True) if own for i in range(*span)
-        }
+        assert window.special.tolist() == [bool(mask) for mask in special]
+        assert set(window.owners.tolist()) <= {row, -1}
+        own = window.owners == row
+        assert not np.asarray(special)[own].any()
+        assert window.n_own.tolist() == [own.sum()]
+        assert window.n_context.tolist() == [
+            sum(not mask and last <= start for (_, last), mask in zip(spans, special, strict=True))
+        ]
+        covered = {i for index in np.flatnonzero(own) for i in range(*spans[index])}
         wanted = {i for i in range(start, len(text)) if text[i] != " "}
         assert wanted <= covered
         assert not covered & {i for i in range(start) if text[i] != " "}
@@ -72,10 +90,10 @@ def test_with_the_whole_past_in_view_rows_add_up_to_the_whole_text(tokenizer, ro
     spans = encoded["offset_mapping"]
     words = [i for i, (first, last) in enumerate(spans) if whole[first:last].strip()]
     found = windows(tokenizer, rows, len(rows), None)
-    joined = [token for window in found for token in window.ids[window.own].tolist()]
+    joined = [token for window in found for token in own_ids(window)]
     assert joined == [encoded["input_ids"][i] for i in words]
-    n_before = np.cumsum([0, *(int(window.own.sum()) for window in found)])[:-1]
-    assert [window.n_context for window in found] == [words[n] for n in n_before]
+    n_before = np.cumsum([0, *(len(own_ids(window)) for window in found)])[:-1]
+    assert [int(window.n_context[0]) for window in found] == [words[n] for n in n_before]
 
 
 @QUICK
@@ -83,14 +101,14 @@ def test_with_the_whole_past_in_view_rows_add_up_to_the_whole_text(tokenizer, ro
 def test_truncation_cuts_the_oldest_context_only(tokenizer, rows, context, limit):
     full = windows(tokenizer, rows, context, None)
     n_special = sum(spans_of(tokenizer, "a")[1])
-    if any(len(window.ids) - window.n_context > limit for window in full):
+    if any(len(window.ids) - window.n_context[0] > limit for window in full):
         return
     cut = windows(tokenizer, rows, context, limit)
     for before, after in zip(full, cut, strict=True):
         assert len(after.ids) == min(len(before.ids), limit)
-        assert after.is_truncated == (len(before.ids) > limit)
-        assert after.ids[after.own].tolist() == before.ids[before.own].tolist()
-        assert before.n_context - after.n_context == len(before.ids) - len(after.ids)
+        assert after.n_cut == max(0, len(before.ids) - limit)
+        assert own_ids(after) == own_ids(before)
+        assert before.n_context[0] - after.n_context[0] == after.n_cut
         n_last = len(after.ids) - n_special
         body = before.ids[len(before.ids) - n_special // 2 - n_last :]
         assert after.ids[n_special - n_special // 2 :].tolist() == body.tolist()

@@ -171,9 +171,9 @@ def test_counts_progress_and_want(tiny):
     assert heads.embeddings is None
     assert heads.magnitudes.shape == (10, 3, 2)
     assert (found.n_tokens > 0).tolist() == [bool(text) for text in ROWS]
-    own = {w.row: w for w in windows(model.tokenizer, ROWS, 2, None)}
+    own = {int(w.rows[0]): w for w in windows(model.tokenizer, ROWS, 2, None)}
     assert found.n_tokens.tolist() == [
-        int(own[row].own.sum()) if row in own else 0 for row in range(10)
+        int((own[row].owners == row).sum()) if row in own else 0 for row in range(10)
     ]
     with pytest.raises(ConfigError, match="expected embeddings, transformations"):
         measures.extract(model, ROWS, want=("attention",))
