@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,27 +93,30 @@ def _atlas(name: str, space: str, *, check: bool) -> str:
 
 
 def _pipeline(name: str, *, check: bool) -> str:
-    """Make sure that a spaCy pipeline is installed."""
-    from spacy import util
+    """Make sure that a spaCy pipeline is at hand."""
+    from bids_brainlm.language import pipelines
 
-    if not util.is_package(name) and not Path(name).is_dir():
-        if check:
-            raise MissingInputError(
-                f"The spaCy pipeline {name} is not installed.",
-                hint=f"Run with network access: bids_brainlm-fetch --spacy {name}",
-            )
+    try:
+        folder = pipelines.find(name)
+    except MissingInputError:
+        if check or not pipelines.PACKAGE_NAME.fullmatch(name) or Path(name).exists():
+            raise
         _download_pipeline(name)
-    return f"spaCy pipeline {name}: installed"
+        importlib.invalidate_caches()
+        folder = pipelines.find(name)
+    return f"spaCy pipeline {name}: {folder}"
 
 
 def _download_pipeline(name: str) -> None:
-    """Let spaCy download a pipeline; it leaves the program when it cannot."""
+    """Let spaCy download a pipeline with pip; it leaves the program when it cannot."""
     from spacy.cli import download
 
     try:
         download(name)
-    except (SystemExit, OSError) as error:
+    except (SystemExit, OSError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise MissingInputError(
-            f"The spaCy pipeline {name} could not be downloaded ({error}).",
-            hint=f"Check the network, or install it by hand: python -m spacy download {name}",
+            f"The spaCy pipeline {name} could not be downloaded ({reason}).",
+            hint="Check the name and the network, or install it by hand: python -m spacy "
+            f"download {name}",
         ) from error
