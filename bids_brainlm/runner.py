@@ -24,13 +24,32 @@ from bids_brainlm.errors import (
 )
 from bids_brainlm.plan import cost, group, participant
 from bids_brainlm.plan.records import Plan
-from bids_brainlm.steps import base, ceilings, encoding, features, parcels, words
+from bids_brainlm.steps import (
+    attention,
+    base,
+    ceilings,
+    controls,
+    encoding,
+    features,
+    linguistic,
+    parcels,
+    representations,
+    static,
+    surprisal,
+    words,
+)
 from bids_brainlm.steps import group as group_step
 from bids_brainlm.steps.base import Job, Resources
 
 STEPS: Mapping[str, ModuleType] = {
     "words": words,
     "features": features,
+    "attention": attention,
+    "surprisal": surprisal,
+    "representations": representations,
+    "linguistic": linguistic,
+    "static": static,
+    "controls": controls,
     "parcels": parcels,
     "encoding": encoding,
     "ceilings": ceilings,

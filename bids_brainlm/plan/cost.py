@@ -18,6 +18,8 @@ READ_BYTES = 4e7  # compressed image bytes a second, with cleaning
 PAGE_SECONDS = 6.0
 TOKENS_A_WINDOW = 90
 MAP_BYTES = 40_000
+MODEL_STEPS = ("features", "attention", "surprisal")
+WHOLE = ("nuisance", "magnitudes", "surprisal", "linguistic", "static", "acoustics", "position")
 
 
 def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
@@ -46,17 +48,17 @@ def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
         disk[job.step] += _disk(job)
     n_cores = config.execution.nprocs or 2
     lines = [f"{config.level} level, preset {config.preset}", ""]
-    lines.append(f"{'step':<10} {'to make':>8} {'done':>6} {'core time':>10} {'disk':>9}")
+    lines.append(f"{'step':<16} {'to make':>8} {'done':>6} {'core time':>10} {'disk':>9}")
     for step in dict.fromkeys(job.step for job in plan.jobs):
         lines.append(
-            f"{step:<10} {counts[step]:>8} {done[step]:>6} {_time(seconds[step]):>10} "
+            f"{step:<16} {counts[step]:>8} {done[step]:>6} {_time(seconds[step]):>10} "
             f"{disk[step] / 1e6:>6.1f} MB"
         )
     if plan.participants:
         pages = len({j.unit.participant for j in todo} - {None}) * PAGE_SECONDS
         seconds["reports"] = pages
         lines.append(
-            f"{'reports':<10} {len(plan.participants):>8} {'':>6} {_time(pages):>10} "
+            f"{'reports':<16} {len(plan.participants):>8} {'':>6} {_time(pages):>10} "
             f"{0.5 * len(plan.participants):>6.1f} MB"
         )
     total = sum(seconds.values())
@@ -67,7 +69,7 @@ def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
         "",
     ]
     for job in todo[:40]:
-        lines.append(f"  {states[job.record]:<8} {job.step:<9} {job.unit}")
+        lines.append(f"  {states[job.record]:<8} {job.step:<16}{job.unit}")
     if len(todo) > 40:
         lines.append(f"  ... and {len(todo) - 40} more units")
     lines += [f"  skipped  {skip.what}: {skip.why}" for skip in plan.skipped[:40]]
@@ -76,10 +78,12 @@ def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
 
 def _seconds(job: Job, config: Config, *, first: bool) -> float:
     """Estimate the core time of one job, s; what a group shares is counted once."""
-    if job.step == "features":
+    if job.step in MODEL_STEPS:
         n_trs = float(job.upstream[0].facts["n_trs"])
         size = sum(p.stat().st_size for p in _weights(job, config)) or 4.4e8
         return 10 + 2 * (size / 4) * TOKENS_A_WINDOW * n_trs / FLOPS
+    if job.step == "linguistic":
+        return 10.0
     if job.step == "parcels":
         return 1 + job.files["bold"].stat().st_size / READ_BYTES
     if job.step == "encoding":
@@ -94,7 +98,7 @@ def _encoding_seconds(job: Job, config: Config, *, first: bool) -> float:
     e = config.encoding
     n_rows = float(job.upstream[0].facts["n_trs"])
     inner = n_rows * (1 - 1 / e.cv) * (1 - 1 / e.inner_cv)
-    columns = 1 if job.unit.feature in ("nuisance", "magnitudes") else 10
+    columns = 1 if job.unit.feature in WHOLE else 10
     problems = e.n_iter * e.cv * e.inner_cv * columns
     factors = problems * EIGH_SECONDS * inner**3 if first else 0.0
     n_targets = 400 if not config.inputs.voxelwise else 60_000
@@ -119,7 +123,7 @@ def _memory(todo: list[Job], config: Config) -> float:
     """Estimate the peak memory, GB."""
     images = [j.files["bold"].stat().st_size * 4e-9 for j in todo if j.step == "parcels"]
     at_once = config.execution.nprocs or 2
-    models = 1.5 if any(j.step == "features" for j in todo) else 0.0
+    models = 1.5 if any(j.step in MODEL_STEPS for j in todo) else 0.0
     return max(1.0, models, 0.5 + at_once * max(images, default=0.0))
 
 

@@ -13,15 +13,11 @@ from bids_brainlm.bidsio.describe import dataset_link
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import ConfigError, MissingInputError
-from bids_brainlm.language import sources, transcripts
-from bids_brainlm.language.architectures import FAMILIES
 from bids_brainlm.plan.records import Plan
-from bids_brainlm.plan.selection import Selection, Story, select
-from bids_brainlm.steps import encoding, features, parcels, words
+from bids_brainlm.plan.selection import Selection, select
+from bids_brainlm.plan.stories import StoryJobs, plan_stories
+from bids_brainlm.steps import encoding, encoding_columns, parcels
 from bids_brainlm.steps.base import Job, Unit, canonical
-
-MODEL_FILES = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
-HEAD_SPACES = ("transformations", "magnitudes")
 
 
 def plan(config: Config) -> Plan:
@@ -43,21 +39,12 @@ def plan(config: Config) -> Plan:
     names = Names(config.output_dir)
     participant_level = config.level == "participant"
     chosen = select(config, need_images=participant_level)
-    models = _models(config)
-    word_jobs = {s.name: _words(s, config, names) for s in chosen.stories}
-    feature_jobs = {
-        (s.name, m.label): _features(word_jobs[s.name], m, given, config, names)
-        for s in chosen.stories
-        for given, m in models.items()
-    }
-    stages: list[tuple[str, Sequence[Job]]] = [
-        ("words", list(word_jobs.values())),
-        ("features", list(feature_jobs.values())),
-    ]
+    story_jobs = plan_stories(chosen.stories, config, names)
+    stages = list(story_jobs.stages)
     participants: tuple[str, ...] = ()
     links: dict[str, str] = {}
     if participant_level:
-        stages += _participant_stages(chosen, word_jobs, feature_jobs, config, names)
+        stages += _participant_stages(chosen, story_jobs, config, names)
         participants = tuple(sorted({r.key[0] for s in chosen.stories for r in s.runs}))
         links = _links(chosen, config)
     return Plan(
@@ -67,100 +54,13 @@ def plan(config: Config) -> Plan:
         (),
         links,
         chosen.sources,
-        _descriptions(feature_jobs.values(), config),
+        _descriptions(story_jobs, config),
     )
-
-
-def _models(config: Config) -> dict[str, sources.ModelSource]:
-    """Resolve the models; each must have its own label."""
-    execution = config.execution
-    found = {
-        given: sources.resolve(given, execution.models_dir or None, execution.offline)
-        for given in config.features.model
-    }
-    labels = [m.label for m in found.values()]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ConfigError(
-                f"--model: two models are called {label!r}, expected different labels.",
-                hint="Set a label with --model LABEL=NAME_OR_PATH.",
-            )
-    return found
-
-
-def _words(story: Story, config: Config, names: Names) -> Job:
-    """Plan the words of a story."""
-    unit = Unit(story=story.name)
-    timing, grid = story.timing, story.timing.grid()
-    parsed = transcripts.parse(story.transcript.read_bytes(), story.transcript.name)
-    return Job(
-        step=words.NAME,
-        version=words.VERSION,
-        unit=unit,
-        record=words.record(unit, names),
-        outputs=words.outputs(unit, names, has_phones=parsed.has_phones),
-        files={"transcript": story.transcript},
-        facts={
-            "stimulus": timing.stimulus,
-            "audio_onset": timing.audio_onset,
-            "story_onset": timing.story_onset,
-            "story_duration": timing.story_duration,
-            "tr": timing.tr,
-            "first_volume": grid.first_volume,
-            "n_trs": grid.n_trs,
-            "start_time": grid.onset,
-            "has_music": story.has_music,
-            "has_phones": parsed.has_phones,
-        },
-        settings=asdict(words.params(config)),
-        fingerprints={story.transcript.name: write.fingerprint(story.transcript)},
-    )
-
-
-def _features(
-    word_job: Job, model: sources.ModelSource, given: str, config: Config, names: Names
-) -> Job:
-    """Plan the features of a story."""
-    unit = Unit(story=word_job.unit.story, model=model.label)
-    heads = model.config.get("model_type") in FAMILIES
-    wanted = [space for space in config.features.features if space in HEAD_SPACES]
-    if wanted and model.config and not heads:
-        raise ConfigError(
-            f"Model {model.name}: the heads of its architecture "
-            f"({model.config.get('model_type')}) cannot be read, so {' '.join(wanted)} cannot be "
-            "had.",
-            hint="Use --features embeddings for this model.",
-        )
-    return Job(
-        step=features.NAME,
-        version=features.VERSION,
-        unit=unit,
-        record=features.record(unit, names),
-        outputs=features.outputs(unit, names, heads=heads or not model.config),
-        upstream=(word_job,),
-        facts={"model": model.name, "kind": model.kind, "label": model.label},
-        files={"given": Path(given)},
-        settings=asdict(features.params(config)),
-        fingerprints=_model_prints(model),
-        group=("features", model.label),
-    )
-
-
-def _model_prints(model: sources.ModelSource) -> dict[str, str]:
-    """Fingerprint the files of a model that decide its features."""
-    if model.path is None:
-        return {}
-    kept = [p for p in sorted(model.path.iterdir()) if p.suffix == ".safetensors"]
-    kept += [model.path / name for name in MODEL_FILES]
-    if model.kind == "random":
-        kept = [p for p in kept if p.suffix != ".safetensors"]
-    return {p.name: write.fingerprint(p) for p in kept if p.is_file()}
 
 
 def _participant_stages(
     chosen: Selection,
-    word_jobs: Mapping[str, Job],
-    feature_jobs: Mapping[tuple[str, str], Job],
+    story_jobs: StoryJobs,
     config: Config,
     names: Names,
 ) -> list[tuple[str, Sequence[Job]]]:
@@ -175,19 +75,10 @@ def _participant_stages(
                     config.inputs.atlas, image.space, offline=config.execution.offline
                 )
             series = _parcels(story, run, image, known.get(image.space), config, names)
-            word_job = word_jobs[story.name]
-            base = _encoding("nuisance", (word_job, series), series.unit, config, names)
             parcel_jobs.append(series)
+            base, own = _fits(story.name, story_jobs, series, config, names)
             nuisance.append(base)
-            for (name, _), feature_job in feature_jobs.items():
-                if name != story.name:
-                    continue
-                fits += [
-                    _encoding(
-                        space, (word_job, feature_job, series, base), series.unit, config, names
-                    )
-                    for space in config.features.features
-                ]
+            fits += own
     return [("parcels", parcel_jobs), ("encoding", nuisance), ("encoding", fits)]
 
 
@@ -261,25 +152,60 @@ def _check_confounds(image: bold.BoldRun, files: Mapping[str, Path], config: Con
     )
 
 
+def _fits(
+    story: str, story_jobs: StoryJobs, series: Job, config: Config, names: Names
+) -> tuple[Job, list[Job]]:
+    """Plan the maps of one run: the model of nuisance bands, and one of each feature space."""
+    word_job, known = story_jobs.words[story], story_jobs.of(story)
+    bands = [b for b in config.encoding.bands if b != "phonemes" or word_job.facts["has_phones"]]
+    aids = {}
+    for band in bands:
+        makers = [job for (_, space), job in known.items() if space == band]
+        if len(makers) > 1:
+            raise ConfigError(
+                f"--bands {band} can come from {len(makers)} models, expected one.",
+                hint="Give one --model, or one file with --static-vectors.",
+            )
+        if makers:
+            aids[band] = makers[0]
+    base = _encoding("nuisance", None, (word_job, series), aids, bands, config, names)
+    fits = []
+    for space in config.features.features:
+        for (label, name), job in known.items():
+            if name == space:
+                upstream = (word_job, series, base, job)
+                made = {**aids, space: job}
+                fits.append(_encoding(space, label, upstream, made, bands, config, names))
+    return base, fits
+
+
 def _encoding(
-    feature: str, upstream: tuple[Job, ...], base: Unit, config: Config, names: Names
+    feature: str,
+    label: str | None,
+    upstream: tuple[Job, ...],
+    spaces: Mapping[str, Job],
+    bands: Sequence[str],
+    config: Config,
+    names: Names,
 ) -> Job:
-    """Plan the maps of one run and feature space."""
-    word_job = upstream[0]
-    model = upstream[1].unit.model if feature != "nuisance" else None
-    unit = Unit(**{**asdict(base), "model": model, "feature": feature})
-    bands = ["silence", "counts"] + (["phonemes"] if word_job.facts["has_phones"] else [])
-    layers = list(config.features.layers) if feature in ("embeddings", "transformations") else []
+    """Plan the maps of one run and feature space; ``spaces`` are the jobs that make its bands."""
+    word_job, series = upstream[:2]
+    unit = Unit(**{**asdict(series.unit), "model": label, "feature": feature})
+    layers = list(config.features.layers) if feature in encoding_columns.LAYERED else []
     return Job(
         step=encoding.NAME,
         version=encoding.VERSION,
         unit=unit,
         record=encoding.record(unit, names),
         outputs=encoding.outputs(unit, names, bands),
-        upstream=upstream,
-        facts={"tr": word_job.facts["tr"], "layers": layers},
+        upstream=tuple({job.record: job for job in (*upstream, *spaces.values())}.values()),
+        facts={
+            "tr": word_job.facts["tr"],
+            "layers": layers,
+            "spaces": {space: job.step for space, job in spaces.items()},
+        },
         settings=asdict(encoding.params(config)),
-        group=("encoding", unit.story, unit.space, unit.atlas, model, feature),
+        group=("encoding", unit.story, unit.space, unit.atlas, label, feature),
     )
 
 
@@ -292,17 +218,17 @@ def _links(chosen: Selection, config: Config) -> dict[str, str]:
     return links
 
 
-def _descriptions(jobs, config: Config) -> dict[str, str]:
+def _descriptions(story_jobs: StoryJobs, config: Config) -> dict[str, str]:
     """Explain every ``desc`` label."""
+    bands = ", ".join(config.encoding.bands)
     found = {
-        "nuisance": "encoding model of silence, word counts and, where known, phonemes",
+        "nuisance": f"encoding model of the nuisance bands ({bands}), as far as they are known",
         "participants": "one column a participant",
     }
-    for job in jobs:
-        for space in config.features.features:
-            label = encoding.desc(Unit(model=job.unit.model, feature=space))
-            found[label] = (
-                f"encoding model of the {space} of {job.facts['model']} ({job.facts['kind']}) "
-                "with nuisance bands"
-            )
+    for (_, label, space), job in story_jobs.spaces.items():
+        of = f" of {job.facts['model']} ({job.facts['kind']})" if "model" in job.facts else ""
+        desc = encoding.desc(Unit(model=label, feature=space))
+        found[desc] = f"encoding model of {space}{of} with nuisance bands"
+        if job.step == "static":
+            found[desc] = f"static word vectors{of}, and the encoding model of them"
     return found

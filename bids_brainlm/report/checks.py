@@ -6,14 +6,17 @@ import numpy as np
 
 from bids_brainlm.report import common
 from bids_brainlm.report.common import Naming, best_column
-from bids_brainlm.report.content import Notice, Picture, Recording
+from bids_brainlm.report.content import Notice, ParcelMap, Picture, Recording
 from bids_brainlm.report.figures_encoding import Dots
 
 MANY_COLUMNS = 60
 """More columns than this (heads) are summed in the figure of penalties."""
 
-BANDS = (("rsilence", "silence"), ("rcounts", "counts"), ("rphonemes", "phonemes"))
-"""Statistics with the scores of single bands, and what the bands are called."""
+
+def single_bands(item: ParcelMap) -> list[tuple[str, str]]:
+    """Return the statistics with the scores of single bands, and what the bands are called."""
+    names = [str(b["Name"]) for b in item.meta.get("Bands") or ()]
+    return [("r" + n.replace("-", "").lower(), n) for n in names if n != "model"]
 
 
 def values_of(recording: Recording, desc: str, stat: str, column: str) -> np.ndarray:
@@ -51,7 +54,7 @@ def bands(recording: Recording, desc: str, naming: Naming) -> Picture:
         ("model band", item.column(column)),
         *[
             (label, values_of(recording, desc, stat, column))
-            for stat, label in BANDS
+            for stat, label in single_bands(item)
             if (desc, stat) in recording.maps
         ],
         ("whole prediction", values_of(recording, desc, "rjoint", column)),
@@ -74,7 +77,9 @@ def bands(recording: Recording, desc: str, naming: Naming) -> Picture:
             "lines: middle half. How to read it: compare the model band with the counts: a "
             "language model can owe much of its score to word rate."
         ),
-        files=common.map_files(recording.maps, desc, "r", *[s for s, _ in BANDS], "rjoint"),
+        files=common.map_files(
+            recording.maps, desc, "r", *[s for s, _ in single_bands(item)], "rjoint"
+        ),
     )
 
 

@@ -50,6 +50,37 @@ class Words:
 
 
 @dataclass(frozen=True)
+class StimulusFile:
+    """A file of stimulus features; ``path`` is relative to the output folder.
+
+    ``n_columns`` and ``n_empty`` (TRs without values) are ``None`` where they are not stated.
+    """
+
+    path: str
+    name: str
+    description: str
+    n_columns: int | None
+    n_empty: int | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Representations:
+    """How embeddings and transformations of a model relate in one story.
+
+    ``matrices`` holds the table's parts by name: ``rdm`` (embeddings x transformations, by
+    layer), ``autocorrelation-embeddings`` and ``-transformations`` (layer x lag). ``layers``
+    numbers their rows.
+    """
+
+    model: str
+    path: str
+    layers: tuple[int, ...]
+    matrices: Mapping[str, np.ndarray]
+    meta: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Labels:
     """An atlas on a grid: ``image`` (x, y, z) holds parcel numbers, ``affine`` is in mm.
 
@@ -83,6 +114,7 @@ class Recording:
     series_meta: Mapping[str, object]
     labels: Labels | None
     maps: Mapping[tuple[str, str], ParcelMap]
+    stimulus: tuple[StimulusFile, ...] = ()
 
     @property
     def title(self) -> str:
@@ -130,6 +162,8 @@ class GroupStory:
     maps: Mapping[tuple[str, str], ParcelMap]
     people: tuple[Person, ...]
     scores: Mapping[tuple[str, str], np.ndarray]
+    stimulus: tuple[StimulusFile, ...] = ()
+    representations: tuple[Representations, ...] = ()
 
     def descs(self) -> tuple[str, ...]:
         """Return the feature spaces with a group mean, nuisance left out."""

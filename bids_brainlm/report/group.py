@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common, methods, unique
+from bids_brainlm.report import common, methods, stimulus, unique
 from bids_brainlm.report.common import Naming, anchor, fdr_of, mean, number, plural
 from bids_brainlm.report.content import (
     Card,
@@ -28,6 +28,9 @@ from bids_brainlm.report.group_scores import (
     significance_section,
 )
 from bids_brainlm.report.scores import N_ROWS
+
+N_SPACES = 5
+"""Feature spaces that the table of participants has columns for."""
 
 
 def group_page(
@@ -52,7 +55,9 @@ def group_page(
         Equal inputs give equal bytes; there is no date on the page.
     """
     metas = [m.meta for s in stories for m in s.maps.values()]
-    warnings = list(dict.fromkeys(str(w) for m in metas for w in m.get("Warnings") or ()))
+    told = stimulus.warnings_of([f for s in stories for f in s.stimulus])
+    warnings = [str(w) for m in metas for w in m.get("Warnings") or ()]
+    warnings = list(dict.fromkeys([*warnings, *told]))
     people = sorted({p.participant for s in stories for p in s.people})
     notices = []
     if facts.failed:
@@ -169,6 +174,9 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
         if found is not None:
             parts.append(found)
         parts.append(maps_section(story, place, naming))
+    features = stimulus.section(story, place, naming)
+    if features is not None:
+        parts.append(features)
     parts.append(Section(f"{place}-participants", "Participants", (_people(story),)))
     where = f", {story.atlas} in {story.space}" if mark else ""
     title = f"Story {story.story}{where} (n = {len(story.people)})"
@@ -237,7 +245,7 @@ def _people(story: GroupStory) -> Table:
     each = story.maps.get(("participants", "isc"))
     shown = [
         (d, column_of(story.maps[d, "mean"])) for d in story.descs() if (d, "r") in story.scores
-    ]
+    ][:N_SPACES]
     rows = []
     for k, person in enumerate(story.people):
         row: list[object] = [f"sub-{person.participant}", person.n_runs, person.n_volumes]
@@ -266,7 +274,9 @@ def _people(story: GroupStory) -> Table:
         "Participants",
         columns,
         tuple(rows),
-        "r: mean over parcels at the group's best column. Edge of grid: penalties chosen at either "
+        "r: mean over parcels at the group's best column"
+        + (f", first {N_SPACES} feature spaces" if len(story.descs()) > N_SPACES else "")
+        + ". Edge of grid: penalties chosen at either "
         "end of the grid, mean over feature spaces. FD: framewise displacement. How to read it: "
         "participants who move much or have a low ISC are the first to look at when results are "
         "weak.",

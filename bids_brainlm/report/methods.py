@@ -239,9 +239,10 @@ def _scaling(meta: Mapping) -> str:
     """Describe the scaling of features, as far as the sidecar states it."""
     found = parameters_of(meta)
     text = ""
-    bands = found.get("scaled_bands")
-    if isinstance(bands, Sequence) and bands:
-        text += f" The bands {_list([str(b) for b in bands])} were standardised on training rows"
+    if "unscaled_bands" in found:
+        raw = set(found["unscaled_bands"] or ())
+        names = [str(b["Name"]) for b in meta.get("Bands", ()) if b["Name"] not in raw]
+        text += f" The bands {_list(names)} were standardised on training rows"
         text += (
             "; the features of test rows kept their raw scale."
             if found.get("test_scaling") == "none"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common, methods, scores
+from bids_brainlm.report import common, methods, scores, stimulus
 from bids_brainlm.report.common import Naming, anchor, number, plural
 from bids_brainlm.report.content import (
     Card,
@@ -43,9 +43,10 @@ def participant_page(
         Equal inputs give equal bytes; there is no date on the page.
     """
     metas = list(_metas(recordings))
+    told = stimulus.warnings_of([f for r in recordings for f in r.stimulus])
     text = methods.write(sidecars(recordings, facts.version))
     sections = [
-        common.summary_section(facts, _warnings(metas)),
+        common.summary_section(facts, [*_warnings(metas), *told]),
         *[
             _recording(r, naming, m)
             for r, m in zip(recordings, common.marks_of(recordings), strict=True)
@@ -76,7 +77,7 @@ def participant_page(
             ("Space", ", ".join(dict.fromkeys(r.space for r in recordings)) or "–"),
             ("Atlas", ", ".join(dict.fromkeys(r.atlas for r in recordings)) or "–"),
         ),
-        cards=_cards(recordings, facts, len(_warnings(metas))),
+        cards=_cards(recordings, facts, len({*_warnings(metas), *told})),
         sections=tuple(sections),
         version=facts.version,
         notices=tuple(notices),
@@ -220,6 +221,8 @@ def _timing(recording: Recording, place: str, naming: Naming) -> Section:
                 )
             )
         blocks.append(common.words_picture(words, naming))
+    if recording.stimulus:
+        blocks.append(stimulus.table(recording.stimulus))
     empty = series.get("EmptyParcels") or ()
     if empty:
         shown = ", ".join(str(i) for i in list(empty)[:40])
@@ -260,6 +263,7 @@ def _timing_pairs(recording: Recording) -> tuple[tuple[str, str], ...]:
             f"{meta.get('NumberBefore', '–')} / {meta.get('NumberAfter', '–')}",
         ),
         ("TRs without a word", number(meta.get("NumberOfEmptyTRs"))),
+        ("Phones", stimulus.phones_words(meta)),
         ("Confound regressors", number(len(denoising.get("Columns") or ()))),
         ("High-pass cut-off", number(denoising.get("HighPassCutoff"), 0, "s")),
         ("Mean motion (FD)", number(series.get("MeanFramewiseDisplacement"), 3, "mm")),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bids_brainlm.report import checks, common
-from bids_brainlm.report.checks import BANDS, figure_path, nuisance, values_of
+from bids_brainlm.report.checks import figure_path, nuisance, single_bands, values_of
 from bids_brainlm.report.common import Naming, best_column, fdr_of, heads_of, layers_of, mean
 from bids_brainlm.report.content import (
     Column,
@@ -303,7 +303,7 @@ def _dots(
         series.append(Dots("nuisance bands alone", base[order]))
     series += [
         Dots(label, values_of(recording, desc, stat, column)[order])
-        for stat, label in BANDS
+        for stat, label in single_bands(item)
         if (desc, stat) in recording.maps
     ]
     where = common.column_words(column)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -45,8 +45,8 @@ def cards(stories: Sequence[GroupStory]) -> list[Card]:
     return [
         Card(
             f"{n} of {total}",
-            "parcels gain from the language model",
-            f"unique R² at q < {fdr:g}, best feature space, any layer",
+            "parcels gain beyond the nuisance bands",
+            f"unique R² at q < {fdr:g}, best feature space, any column",
         )
     ]
 
@@ -85,7 +85,14 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
                 tuple(story.maps[d, "unique"].path for d in descs),
             )
         )
-    return Section(f"{place}-unique", "What the language model adds", tuple(blocks))
+    return Section(f"{place}-unique", "What the features add", tuple(blocks))
+
+
+def _what(item: ParcelMap) -> str:
+    """Name what was added: a language model, or features of the story."""
+    model = item.meta.get("Model")
+    is_model = isinstance(model, Mapping) and model.get("Kind") != "static vectors"
+    return "the language model" if is_model else "these features"
 
 
 def _statement(story: GroupStory, desc: str, bands: str) -> Notice:
@@ -97,8 +104,9 @@ def _statement(story: GroupStory, desc: str, bands: str) -> Notice:
     name = common.feature_words(desc, item.meta)
     gain = mean(item.column(best))
     where = "" if best == "value" else f", at its best ({common.column_words(best)})"
+    what = _what(item)
     text = (
-        f"{name[:1].upper()}{name[1:]}: adding the language model to {bands} changes the "
+        f"{name[:1].upper()}{name[1:]}: adding {what} to {bands} changes the "
         f"held-out R² by {number(gain, 4)} on average over {len(item.index)} parcels{where}."
     )
     found = _counts(story, desc)
@@ -109,8 +117,8 @@ def _statement(story: GroupStory, desc: str, bands: str) -> Notice:
     if n == 0:
         return Notice(
             f"{text} In none of {total} parcels is the gain reliable over participants{many} "
-            f"(q < {fdr:g}). In these data the language model adds nothing that can be told from "
-            f"chance beyond {bands}.",
+            f"(q < {fdr:g}). In these data {'it adds' if 'model' in what else 'they add'} "
+            f"nothing that can be told from chance beyond {bands}.",
             "note",
         )
     note = " (not corrected over columns)" if many else ""

@@ -5,5 +5,17 @@ reads, ``params(config)`` that cuts them out, ``outputs(unit, names)`` and
 ``run(jobs, params, resources)``. ``ORDER`` is the order of work at the participant level.
 """
 
-ORDER = ("words", "features", "parcels", "encoding", "reports")
+ORDER = (
+    "words",
+    "features",
+    "attention",
+    "surprisal",
+    "representations",
+    "linguistic",
+    "static",
+    "controls",
+    "parcels",
+    "encoding",
+    "reports",
+)
 GROUP_ORDER = ("ceilings", "group", "reports")

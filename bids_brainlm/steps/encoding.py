@@ -17,19 +17,15 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, ConfigError, NumericalError
+from bids_brainlm.errors import BrainLMError, NumericalError
 from bids_brainlm.numerics import blas, crossval, design, multiple, resampling
+from bids_brainlm.steps import encoding_columns
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
 from bids_brainlm.steps.encoding_sidecar import describe, description, gap_in_trs
 
 NAME = "encoding"
-VERSION = 1
+VERSION = 2
 TARGETS_AT_ONCE = 40_000  # bounds memory; never changes a result
-SPACE_TITLES = {
-    "embeddings": "Embeddings",
-    "transformations": "Transformations",
-    "magnitudes": "Magnitudes",
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,8 @@ class Params:
     selection_score: str
     kernel_scaling: str
     silence: str
-    scaled_bands: tuple[str, ...]
+    bands: tuple[str, ...]
+    unscaled_bands: tuple[str, ...]
     test_scaling: str
     intercept: str
     seed: int
@@ -69,7 +66,8 @@ def params(config: Config) -> Params:
         e.selection_score,
         e.kernel_scaling,
         e.silence,
-        e.scaled_bands,
+        e.bands,
+        e.unscaled_bands,
         e.test_scaling,
         e.intercept,
         e.seed,
@@ -80,10 +78,13 @@ def params(config: Config) -> Params:
 
 
 def desc(unit: Unit) -> str:
-    """Return the ``desc`` label of a unit's maps, such as ``minilmEmbeddings``."""
-    if unit.feature == "nuisance":
-        return "nuisance"
-    return f"{unit.model}{SPACE_TITLES[str(unit.feature)]}"
+    """Return the ``desc`` label of a unit's maps, such as ``minilmEmbeddings``.
+
+    Spaces of stories have none of a model before them: ``linguistic``, ``stimEnvelope``.
+    """
+    first, _, rest = str(unit.feature).partition("-")
+    name = first + rest[:1].upper() + rest[1:]
+    return name if unit.model is None else f"{unit.model}{name[0].upper()}{name[1:]}"
 
 
 def statistics(unit: Unit, bands: Sequence[str]) -> list[str]:
@@ -91,7 +92,12 @@ def statistics(unit: Unit, bands: Sequence[str]) -> list[str]:
     main = ["r", "rjoint", "r2", "p", "q", "rthresholded"]
     if unit.feature != "nuisance":
         main.insert(3, "unique")
-    return main + [f"r{band}" for band in bands if band != "model"]
+    return main + [band_stat(band) for band in bands if band != "model"]
+
+
+def band_stat(band: str) -> str:
+    """Return the statistic that holds a band's own r, such as ``rcounts``, ``rstimenvelope``."""
+    return "r" + band.replace("-", "").lower()
 
 
 def outputs(unit: Unit, names: Names, bands: Sequence[str]) -> dict[str, Path]:
@@ -172,8 +178,9 @@ def _encode_batch(
     """Fit all columns for a batch of runs and write their maps."""
     job = batch[0].job
     n_trs = len(batch[0].series)
-    nuisance = _nuisance_bands(job, settings, n_trs)
-    columns = _columns(job, settings, n_trs, nuisance)
+    scaled = encoding_columns.Scaling(settings.silence, settings.unscaled_bands)
+    nuisance = encoding_columns.nuisance_bands(job, settings.bands, scaled, n_trs)
+    columns = encoding_columns.main_columns(job, scaled, n_trs)
     plan = _plan(job, settings, n_trs, len(nuisance) + (columns[0][1] is not None))
     targets = [person.series[:, person.kept] for person in batch]
     main = None if columns[0][1] is None else "model"
@@ -201,65 +208,6 @@ def _encode_batch(
         except BrainLMError as error:
             outcomes.append(Outcome(person.job, error))
     return outcomes
-
-
-def _nuisance_bands(job: Job, settings: Params, n_trs: int) -> list[design.Band]:
-    """Read the bands silence, counts and, where known, phonemes."""
-    words = made_by(job, "words")
-    values = write.read_stim_tsv_gz(words.outputs["stim_nuisance"])[:n_trs]
-    sidecar = write.read_json(words.outputs["stim_nuisance_json"])
-    header = list(sidecar["Columns"])
-    everywhere = np.ones(len(values), bool)
-    return [
-        design.Band(
-            name,
-            values[:, [header.index(c) for c in members]],
-            everywhere,
-            name in settings.scaled_bands,
-        )
-        for name, members in sidecar["Bands"].items()
-    ]
-
-
-def _columns(
-    job: Job, settings: Params, n_trs: int, nuisance: Sequence[design.Band]
-) -> list[tuple[str, design.Band | None]]:
-    """Return the label and the model band of every column of the maps."""
-    if job.unit.feature == "nuisance":
-        return [("value", None)]
-    features = made_by(job, "features")
-    silent = nuisance[0].features[:, 0] > 0
-    found: list[tuple[str, design.Band | None]] = []
-    for label, values in _read_features(job, features).items():
-        band = design.silence_policy(values[:n_trs].astype(np.float64), silent, settings.silence)
-        found.append(
-            (
-                label,
-                design.Band("model", band.features, band.valid, "model" in settings.scaled_bands),
-            )
-        )
-    return found
-
-
-def _read_features(job: Job, features: Job) -> dict[str, np.ndarray]:
-    """Read a feature space, one array (n_trs, n_features) a column of the maps."""
-    if job.unit.feature == "magnitudes":
-        return {"value": write.read_stim_tsv_gz(features.outputs["magnitudes"])}
-    import xarray
-
-    with xarray.open_dataset(features.outputs["features"], engine="h5netcdf") as stored:
-        values = stored[str(job.unit.feature)].to_numpy()
-        first = 0 if job.unit.feature == "embeddings" else 1
-    last = first + values.shape[1] - 1
-    asked = list(job.facts["layers"]) or list(range(first, last + 1))
-    wanted = [n for n in asked if n >= first]  # blocks have no layer 0
-    if not wanted or max(wanted) > last:
-        raise ConfigError(
-            f"{job.unit}: --layers {' '.join(map(str, asked))} names layers that the "
-            f"{job.unit.feature} do not have, expected numbers from {first} to {last}.",
-            hint="Change --layers, or leave it out for all.",
-        )
-    return {f"layer{n:02d}": values[:, n - first].reshape(len(values), -1) for n in wanted}
 
 
 def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
@@ -312,7 +260,7 @@ def _test(
         "p": tested.p,
         "q": q,
         "rthresholded": np.where(q <= settings.fdr, result.r, np.nan),
-        **{f"r{name}": values for name, values in result.band_r.items() if name != "model"},
+        **{band_stat(n): values for n, values in result.band_r.items() if n != "model"},
         "alphas": np.bincount(result.alpha_index.ravel(), minlength=len(plan.alphas)),
         "gammas": gammas.mean(axis=(0, 1)),
         "significant": int(np.nansum(q <= settings.fdr)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from bids_brainlm.bidsio import write
 from bids_brainlm.numerics import crossval, design, folds
+from bids_brainlm.steps import encoding_columns
 from bids_brainlm.steps.base import Job, made_by
 
 STATISTICS = {
@@ -59,9 +60,9 @@ def describe(
     """
     unit = job.unit
     known = write.read_json(made_by(job, "parcels").record)
-    model = None
+    source: dict[str, object] = {}
     if unit.feature != "nuisance":
-        model = write.read_json(made_by(job, "features").record)["Model"]
+        source = write.read_json(encoding_columns.source_of(job, str(unit.feature)).record)
     gap = float(job.settings["gap"])
     return {
         "Story": unit.story,
@@ -73,10 +74,9 @@ def describe(
         "Atlas": unit.atlas,
         "FeatureSpace": unit.feature,
         "Columns": list(labels),
-        "Model": model,
-        "Bands": [
-            {"Name": band.name, "NumberOfFeatures": int(band.features.shape[1])} for band in bands
-        ],
+        "Model": source.get("Model"),
+        "Pipeline": source.get("Pipeline"),
+        "Bands": [_band(job, band) for band in bands],
         "Delays": list(plan.delays),
         "RepetitionTime": job.facts["tr"],
         "StartTime": known["StartTime"],
@@ -96,6 +96,18 @@ def describe(
         "Warnings": known["Warnings"],
         "Sources": known["Sources"],
     }
+
+
+def _band(job: Job, band: design.Band) -> dict[str, object]:
+    """Describe a band; phones from a dictionary are marked."""
+    found: dict[str, object] = {
+        "Name": band.name,
+        "NumberOfFeatures": int(band.features.shape[1]),
+        "NumberOfRowsWithValues": int(band.valid.sum()),
+    }
+    if band.name in ("counts", "phonemes") and made_by(job, "words").facts["phones"] == "estimated":
+        found["PhonesEstimated"] = True
+    return found
 
 
 def _choices(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,36 +11,42 @@ import numpy as np
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.language import measures, models
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, plain, stamp
+from bids_brainlm.steps import stories
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, plain
 
 NAME = "features"
-VERSION = 1
-# The number of threads can change the last bits of a forward pass, so it is no setting.
-TORCH_THREADS = 2
+VERSION = 2
+EMPTY = "NaN; filled in the encoding step (setting silence)"
+DESCRIPTIONS = {
+    "embeddings": "hidden states, mean over the tokens of the TR; layer 0 = input embeddings",
+    "transformations": "head outputs before the output projection, mean over the tokens of the TR",
+    "n_tokens": "tokens of the TR; 0: no words, all features are NaN",
+    "n_context_tokens": "tokens of the context, without special tokens",
+}
 
 
 @dataclass(frozen=True)
 class Params:
     """Settings that this step reads."""
 
+    context: str
     context_trs: int
+    context_tokens: tuple[int, int]
     seed: int
 
 
 def params(config: Config) -> Params:
     """Cut out the settings of this step."""
-    return Params(config.features.context_trs, config.encoding.seed)
+    f = config.features
+    return Params(f.context, f.context_trs, f.context_tokens, config.encoding.seed)
 
 
 def outputs(unit: Unit, names: Names, *, heads: bool) -> dict[str, Path]:
     """Return the files that the step writes, without the record."""
     found = {"features": unit.place(names, "features", "nc")}
     if heads:
-        labels = {"recording": f"{unit.model}Magnitudes"}
-        found["magnitudes"] = unit.place(names, "stim", "tsv.gz", labels)
-        found["magnitudes_json"] = unit.place(names, "stim", "json", labels)
+        found.update(stories.stim_places(unit, names, f"{unit.model}Magnitudes", "magnitudes"))
     return found
 
 
@@ -52,52 +57,29 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Extract the features of several stories with one model."""
-    import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(TORCH_THREADS)
-    try:
-        return _run(jobs, settings, resources)
-    finally:
-        torch.set_num_threads(before)
+    def make(job: Job, model: models.LanguageModel) -> list[str]:
+        return _story(job, settings, model, resources)
 
-
-def _run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
-    """Load the model and work through the stories."""
-    try:
-        model = models.load(
-            models.resolve(
-                str(jobs[0].files["given"]),
-                models_dir=resources.models_dir,
-                offline=resources.offline,
-            ),
-            seed=settings.seed,
-            device=resources.device,
-        )
-    except BrainLMError as error:
-        return [Outcome(job, error) for job in jobs]
-    return [_guarded(job, settings, model, resources) for job in jobs]
-
-
-def _guarded(job: Job, settings: Params, model: models.LanguageModel, resources) -> Outcome:
-    """Run one story and keep its error."""
-    try:
-        return Outcome(job, warnings=tuple(_story(job, settings, model, resources)))
-    except BrainLMError as error:
-        return Outcome(job, error)
+    return stories.with_model(jobs, resources, make, seed=settings.seed)
 
 
 def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -> list[str]:
     """Write the features of one story."""
-    words = job.upstream[0]
-    texts = row_texts(words.outputs["words"], int(words.facts["n_trs"]))
+    words = made_by(job, "words")
+    texts = stories.row_texts(words.outputs["words"], int(words.facts["n_trs"]))
+    limit, kept = settings.context_tokens
     found = measures.extract(
         model,
         texts,
+        context=settings.context,
         context_trs=settings.context_trs,
+        limit_tokens=limit,
+        reset_tokens=kept,
+        borders=tuple(job.facts["borders"]),
         progress=lambda done, total: resources.progress(f"{job.unit}: {done}/{total} TRs"),
     )
-    grid = {"StartTime": words.facts["start_time"], "RepetitionTime": words.facts["tr"]}
+    grid = stories.grid_of(words)
     warnings = []
     if found.n_truncated:
         warnings.append(
@@ -106,14 +88,15 @@ def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -
         )
     write.write_netcdf(job.outputs["features"], _dataset(found, grid))
     if "magnitudes" in job.outputs:
-        _write_magnitudes(job, found, grid)
+        _write_magnitudes(job, found)
     finish(
         job,
         {
             "Story": job.unit.story,
-            "Model": describe(model, settings.context_trs),
+            "Model": stories.describe(model, job),
+            "ContextBorders": list(job.facts["borders"]),
             "Pooling": "mean over the tokens of a TR",
-            "EmptyTRs": "NaN; filled in the encoding step (setting silence)",
+            "EmptyTRs": EMPTY,
             "NumberOfTokens": int(found.n_tokens.sum()),
             "NumberOfEmptyTRs": int((found.n_tokens == 0).sum()),
             "NumberTruncated": int(found.n_truncated),
@@ -122,43 +105,6 @@ def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -
         },
     )
     return warnings
-
-
-def row_texts(path: Path, n_trs: int) -> list[str]:
-    """Read words.tsv and return the text of every row (empty for silent TRs)."""
-    rows: list[list[str]] = [[] for _ in range(n_trs)]
-    with path.open(encoding="utf-8", newline="") as stream:
-        for line in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if line["row"] != "n/a":
-                rows[int(line["row"])].append(line["word"])
-    return [" ".join(words) for words in rows]
-
-
-def describe(model: models.LanguageModel, context_trs: int) -> dict[str, object]:
-    """Describe a model for sidecars."""
-    return {
-        "Label": model.source.label,
-        "Name": model.source.name,
-        "Kind": model.source.kind,
-        "Architecture": model.architecture,
-        "Revision": model.revision,
-        "Sha256": model.sha256,
-        "TokenizerSha256": model.tokenizer_sha256,
-        "NumberOfLayers": model.n_layers,
-        "NumberOfHeads": model.n_heads,
-        "NumberOfUnits": model.n_dims,
-        "Causal": model.causal,
-        "ContextTRs": context_trs,
-    }
-
-
-def head_names(n_layers: int, n_heads: int) -> list[str]:
-    """Return the column names of heads, ``L01H01`` first."""
-    return [
-        f"L{layer:02d}H{head:02d}"
-        for layer in range(1, n_layers + 1)
-        for head in range(1, n_heads + 1)
-    ]
 
 
 def _dataset(found: measures.Features, grid: Mapping[str, object]):
@@ -182,23 +128,22 @@ def _dataset(found: measures.Features, grid: Mapping[str, object]):
         arrays["transformations"] = (("tr", "block", "head", "dim"), found.transformations)
         coords["block"] = np.arange(1, n_blocks + 1, dtype="int32")
     made = xarray.Dataset(arrays, coords=coords)
-    made.attrs.update(plain(dict(grid)))
+    made.attrs.update(plain({**grid, "EmptyTRs": EMPTY}))
+    for name, text in DESCRIPTIONS.items():
+        if name in made:
+            made[name].attrs["long_name"] = text
+    made["time"].attrs.update(units="s", long_name="from the first volume of the run")
     return made
 
 
-def _write_magnitudes(job: Job, found: measures.Features, grid: Mapping[str, object]) -> None:
+def _write_magnitudes(job: Job, found: measures.Features) -> None:
     """Write one column a head: the L2 norm of the TR's mean transformation."""
     n_trs, n_layers, n_heads = found.magnitudes.shape
-    write.write_stim_tsv_gz(job.outputs["magnitudes"], found.magnitudes.reshape(n_trs, -1))
-    write.write_json(
-        job.outputs["magnitudes_json"],
-        {
-            "Columns": head_names(n_layers, n_heads),
-            "StartTime": grid["StartTime"],
-            "SamplingFrequency": 1 / float(grid["RepetitionTime"]),
-            "Story": job.unit.story,
-            "Description": "L2 norm of the token-mean transformation of each attention head",
-            "Settings": plain(asdict(Params(**job.settings))),
-            **stamp(job),
-        },
+    what = "L2 norm of the token-mean transformation"
+    stories.write_stim(
+        job,
+        "magnitudes",
+        found.magnitudes.reshape(n_trs, -1),
+        stories.head_columns(n_layers, n_heads, what, "arbitrary"),
+        {"Description": f"{what} of each attention head", "EmptyTRs": EMPTY},
     )

@@ -23,23 +23,13 @@ from bids_brainlm.report.content import (
     RunFacts,
     Words,
 )
+from bids_brainlm.steps.stimulus_files import representations_of, stimulus_files
 
 NAME = "reports"
 VERSION = 1
 
-SCORE_STATS = (
-    "r",
-    "rjoint",
-    "r2",
-    "unique",
-    "rsilence",
-    "rcounts",
-    "rphonemes",
-    "p",
-    "q",
-    "rthresholded",
-)
-"""Statistics of participants that a page shows."""
+SCORE_STATS = ("unique", "p", "q")
+"""Statistics of participants that a page shows, besides all that begin with r (scores)."""
 
 
 def participant_report(
@@ -275,7 +265,7 @@ def _recordings(names: Names, label: str) -> list[Recording]:
     for path in names.find("boldmap", {"participant": label, "ext": "tsv"}):
         entities = names.parse(path)[1]
         maps = groups.setdefault(tuple(entities.get(k) for k in keys), {})
-        if entities["stat"] in SCORE_STATS:
+        if entities["stat"] in SCORE_STATS or entities["stat"].startswith("r"):
             maps[entities.get("desc", ""), entities["stat"]] = path
     ordered = sorted(groups, key=lambda key: tuple(k or "" for k in key))
     return [_recording(names, label, dict(zip(keys, k, strict=True)), groups[k]) for k in ordered]
@@ -295,6 +285,7 @@ def _recording(
         series_meta=_json(series),
         labels=_labels(names, {"participant": label, **place}),
         maps=maps,
+        stimulus=stimulus_files(names, str(place["story"])),
     )
 
 
@@ -338,6 +329,8 @@ def _group_story(
         maps=maps,
         people=tuple(_person(names, place, p, people[p]) for p in ordered),
         scores=scores,
+        stimulus=stimulus_files(names, place["story"]),
+        representations=representations_of(names, place["story"]),
     )
 
 

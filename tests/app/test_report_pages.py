@@ -91,7 +91,7 @@ def test_pages_hold_what_was_promised(pages):
         assert part in text, part
     group = " ".join("".join(read(pages["group.html"]).text).split())
     for part in ("Ceilings by parcel", "Scores by layer", "Significant parcels",
-                 "What the language model adds", "adds nothing that can be told from chance",
+                 "What the features add", "adds nothing that can be told from chance",
                  "Best parcels", "Participants", "Nothing failed", "parcels of one column"):
         assert part in group, part
 

@@ -12,8 +12,9 @@ from source_tree import PACKAGE, tree
 
 from bids_brainlm import config, runner
 
-STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py")
-               if p.stem not in ("__init__", "base", "reports", "encoding_sidecar"))
+HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns", "stories",
+           "stimulus_files")
+STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem not in HELPERS)
 NOT_YET = {
     "executor": "one choice so far; dask and slurm come with their own issue",
     "skip_bids_validation": "the input's names are checked leniently, there is nothing to skip yet",

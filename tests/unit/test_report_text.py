@@ -103,13 +103,16 @@ def test_a_single_penalty_is_not_called_a_grid():
 def test_methods_tell_the_paper_preset_from_the_default():
     def text(**parameters):
         meta = {"Folds": [{"Test": [[0, 9]], "Train": [[20, 30]]}], "Delays": [2],
-                "Bands": [{"Name": "model"}], "Step": {"Parameters": parameters}}
+                "Bands": [{"Name": "counts"}, {"Name": "model"}],
+                "Step": {"Parameters": parameters}}
         return " ".join(methods.write(methods.Sidecars(maps=(meta,), version="1")).paragraphs)
 
-    ours = text(scaled_bands=["counts", "model"], test_scaling="train", kernel_scaling="trace")
+    ours = text(unscaled_bands=["oasm"], test_scaling="train", kernel_scaling="trace")
     assert "test rows with the same mean" in ours
+    assert "counts and model were standardised" in ours
     assert "common trace" in ours
-    paper = text(scaled_bands=["counts"], test_scaling="none", intercept="none")
+    paper = text(unscaled_bands=["counts"], test_scaling="none", intercept="none")
+    assert "bands model were" in paper
     assert "kept their raw scale" in paper
     assert "No intercept" in paper
 

@@ -1,0 +1,187 @@
+"""Stored features to the bands of encoding models: nuisance bands, and the main band's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.errors import ConfigError, NumericalError
+from bids_brainlm.numerics import design
+from bids_brainlm.steps.base import Job, made_by
+
+WORD_BANDS = ("silence", "counts", "phonemes")
+LAYERED = ("embeddings", "transformations")
+Column = tuple[str, design.Band | None]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How bands are made of features.
+
+    ``silence`` is the policy for silent TRs; bands named in ``unscaled`` keep their scale.
+    """
+
+    silence: str
+    unscaled: tuple[str, ...]
+
+    def is_scaled(self, name: str) -> bool:
+        """Tell whether a band is standardised on training rows."""
+        return name not in self.unscaled
+
+
+def source_of(job: Job, feature: str) -> Job:
+    """Return the upstream job that makes a feature space.
+
+    ``job.facts["spaces"]`` maps each space that the model uses to the step that makes it.
+    """
+    step = job.facts["spaces"][feature]
+    several = [one for one in job.upstream if one.step == step]
+    return next((one for one in several if one.unit.feature == feature), several[0])
+
+
+def nuisance_bands(
+    job: Job, wanted: Sequence[str], scaling: Scaling, n_trs: int
+) -> list[design.Band]:
+    """Read the nuisance bands of a story.
+
+    Parameters
+    ----------
+    job : Job
+        An encoding job.
+    wanted : sequence of str
+        Bands in the order of the settings; phonemes are left out where no phones are known.
+    scaling : Scaling
+    n_trs : int
+        Rows of the run; the story may have more.
+
+    Returns
+    -------
+    list of Band
+    """
+    words = made_by(job, "words")
+    values = write.read_stim_tsv_gz(words.outputs["stim_nuisance"])[:n_trs]
+    sidecar = write.read_json(words.outputs["stim_nuisance_json"])
+    header = list(sidecar["Columns"])
+    found = []
+    for name in wanted:
+        if name in WORD_BANDS:
+            members = sidecar["Bands"].get(name)
+            if members:
+                own = values[:, [header.index(c) for c in members]]
+                found.append(_control(name, own, scaling))
+            continue
+        (_, own), *_ = _read(job, name).items()
+        own = own[:n_trs].astype(np.float64)
+        if name == "static":
+            found.append(_language(name, own, _silent(job, n_trs), scaling))
+        else:
+            found.append(_control(name, own, scaling))
+    return found
+
+
+def main_columns(job: Job, scaling: Scaling, n_trs: int) -> list[Column]:
+    """Return the label and the main band of every column of the maps.
+
+    Parameters
+    ----------
+    job : Job
+        An encoding job.
+    scaling : Scaling
+    n_trs : int
+        Rows of the run.
+
+    Returns
+    -------
+    list of (str, Band or None)
+        One a layer, a measure, or ``value``; no band for the model of nuisance bands only.
+
+    Raises
+    ------
+    ConfigError
+        ``--layers`` names layers that the space does not have.
+    NumericalError
+        A space has no usable row.
+    """
+    feature = str(job.unit.feature)
+    if feature == "nuisance":
+        return [("value", None)]
+    silent = _silent(job, n_trs)
+    found: list[Column] = []
+    for label, values in _read(job, feature).items():
+        own = values[:n_trs].astype(np.float64)
+        if job.facts["spaces"][feature] == "controls":
+            band = _control("model", own, scaling, as_name=feature)
+        else:
+            band = _language("model", own, silent, scaling)
+        found.append((label, band))
+    return found
+
+
+def _silent(job: Job, n_trs: int) -> np.ndarray:
+    """Return which rows are silent."""
+    words = made_by(job, "words")
+    values = write.read_stim_tsv_gz(words.outputs["stim_nuisance"])[:n_trs]
+    header = list(write.read_json(words.outputs["stim_nuisance_json"])["Columns"])
+    return values[:, header.index("silence")] > 0
+
+
+def _language(name: str, values: np.ndarray, silent: np.ndarray, scaling: Scaling) -> design.Band:
+    """Make a band of features that only rows with words have."""
+    band = design.silence_policy(values, silent, scaling.silence)
+    return design.Band(name, band.features, band.valid, scaling.is_scaled(name))
+
+
+def _control(
+    name: str, values: np.ndarray, scaling: Scaling, as_name: str | None = None
+) -> design.Band:
+    """Make a band of features that silence does not touch; rows without values count as 0."""
+    known = np.isfinite(values).all(axis=1)
+    if not known.any():
+        raise NumericalError(
+            f"Band {as_name or name}: none of {len(values)} TRs has values.",
+            hint="Check that the file covers the story (--stimulus-onset, --bands, --features).",
+        )
+    filled = np.where(known[:, None], values, 0.0)
+    return design.Band(name, filled, known, scaling.is_scaled(as_name or name))
+
+
+def _read(job: Job, feature: str) -> dict[str, np.ndarray]:
+    """Read a feature space, one array (n_trs, n_features) a column of the maps."""
+    made = source_of(job, feature)
+    if made.step == "attention":
+        measures = [k for k in made.outputs if not k.endswith("_json")]
+        return {m: write.read_stim_tsv_gz(made.outputs[m]) for m in measures}
+    if made.step == "features" and feature != "magnitudes":
+        return _layers(job, made, feature)
+    if made.step == "static":
+        import xarray
+
+        with xarray.open_dataset(made.outputs["static"], engine="h5netcdf") as stored:
+            return {"value": stored["static"].to_numpy()}
+    key = "control" if made.step == "controls" else feature
+    return {"value": write.read_stim_tsv_gz(made.outputs[key])}
+
+
+def _layers(job: Job, made: Job, feature: str) -> dict[str, np.ndarray]:
+    """Read embeddings or transformations by layer; ``static`` is layer 0."""
+    import xarray
+
+    space = "embeddings" if feature == "static" else feature
+    with xarray.open_dataset(made.outputs["features"], engine="h5netcdf") as stored:
+        values = stored[space].to_numpy()
+    if feature == "static":
+        return {"value": values[:, 0]}
+    first = 0 if feature == "embeddings" else 1
+    last = first + values.shape[1] - 1
+    asked = list(job.facts["layers"]) or list(range(first, last + 1))
+    wanted = [n for n in asked if n >= first]  # blocks have no layer 0
+    if not wanted or max(wanted) > last:
+        raise ConfigError(
+            f"{job.unit}: --layers {' '.join(map(str, asked))} names layers that the "
+            f"{feature} do not have, expected numbers from {first} to {last}.",
+            hint="Change --layers, or leave it out for all.",
+        )
+    return {f"layer{n:02d}": values[:, n - first].reshape(len(values), -1) for n in wanted}
