@@ -6,13 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bids_brainlm.report import references
+from bids_brainlm.report.methods_features import features_text, join, names_of, phones_text
 
 _BIN_RULES = {"offset": "its offset", "onset": "its onset", "midpoint": "its midpoint"}
-_SILENCE = {
-    "zero": "set to zero after standardisation",
-    "ffill": "filled with the features of the last TR that had words",
-    "zero-unscaled": "set to zero before standardisation",
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def write(sidecars: Sidecars) -> Methods:
         _overview(sidecars),
         _stimulus(sidecars.words),
         _bold(sidecars.series, sidecars.maps),
-        _features(sidecars.maps),
+        features_text(sidecars.maps),
         _encoding(sidecars.maps),
         _inference(sidecars.maps),
         _group(sidecars.group),
@@ -86,10 +82,10 @@ def markdown(methods: Methods) -> str:
 
 def _overview(sidecars: Sidecars) -> str:
     """Say who heard what."""
-    stories = _names(sidecars.words, "Story")
+    stories = names_of(sidecars.words, "Story")
     n = sidecars.n_participants
     who = f" of {n} participant{'s' if n != 1 else ''}" if n else ""
-    what = f" who listened to {_list(stories)}" if stories else ""
+    what = f" who listened to {join(stories)}" if stories else ""
     return (
         f"Encoding models of the brain activity{who}{what} were fitted with bids_brainlm "
         f"{sidecars.version}, after the method of Kumar, Sumers et al. (2024)."
@@ -103,20 +99,20 @@ def _stimulus(words: Sequence[Mapping]) -> str:
     total = sum(int(w.get("NumberOfWords", 0)) for w in words)
     missing = sum(int(w.get("NumberInterpolated", 0)) for w in words)
     dropped = sum(int(w.get("NumberBefore", 0)) + int(w.get("NumberAfter", 0)) for w in words)
-    rules = [_BIN_RULES.get(r, r) for r in _names(words, "BinRule")]
+    rules = [_BIN_RULES.get(r, r) for r in names_of(words, "BinRule")]
     trs = sum(int(w.get("NumberOfRows", 0)) for w in words)
     silent = sum(int(w.get("NumberOfEmptyTRs", 0)) for w in words)
     text = (
         f"The transcripts hold {total} time-aligned words. Word times were shifted by the start of "
         "the audio file in the run, taken from the events, and each word was given to the TR "
         f"(repetition time {_numbers(words, 'RepetitionTime')} s) that holds "
-        f"{_list(rules) or 'it'}; the story window has {trs} TRs, {silent} of them without a word."
+        f"{join(rules) or 'it'}; the story window has {trs} TRs, {silent} of them without a word."
     )
     if missing:
         text += f" Words that got a time from their neighbours for want of their own: {missing}."
     if dropped:
         text += f" Words outside the story window, left out: {dropped}."
-    return text
+    return text + phones_text(words)
 
 
 def _bold(series: Sequence[Mapping], maps: Sequence[Mapping]) -> str:
@@ -132,56 +128,22 @@ def _bold(series: Sequence[Mapping], maps: Sequence[Mapping]) -> str:
             columns.append(len(denoising.get("Columns") or ()))
             if denoising.get("HighPassCutoff"):
                 cutoffs.add(f"{denoising['HighPassCutoff']:g}")
-    atlases = _names([*series, *maps], "Atlas")
-    spaces = _names([*series, *maps], "Space")
-    text = f"BOLD series ({_list(spaces) or 'space not stated'}) were cut to the story window"
+    atlases = names_of([*series, *maps], "Atlas")
+    spaces = names_of([*series, *maps], "Space")
+    text = f"BOLD series ({join(spaces) or 'space not stated'}) were cut to the story window"
     if max(columns, default=0):
         low, high = min(columns), max(columns)
         span = str(high) if low == high else f"{low} to {high}"
         text += (
-            f", cleaned of {span} confound regressors (model {_list(sorted(models))}"
-            + (f", high-pass cut-off {_list(sorted(cutoffs))} s" if cutoffs else "")
+            f", cleaned of {span} confound regressors (model {join(sorted(models))}"
+            + (f", high-pass cut-off {join(sorted(cutoffs))} s" if cutoffs else "")
             + ")"
         )
     elif series:
         text += " and used as they had been cleaned before"
-    text += f", averaged in the parcels of the atlas {_list(atlases)}" if atlases else ""
-    signals = _names(series, "ParcelSignal")
+    text += f", averaged in the parcels of the atlas {join(atlases)}" if atlases else ""
+    signals = names_of(series, "ParcelSignal")
     return text + (f" ({signals[0]})." if signals else ".")
-
-
-def _features(maps: Sequence[Mapping]) -> str:
-    """Describe language models and feature spaces."""
-    sentences = []
-    for label, model in _models(maps).items():
-        revision = model.get("Revision")
-        digest = str(model.get("Sha256") or "")[:12]
-        detail = [
-            f"{model.get('NumberOfLayers')} layers" if model.get("NumberOfLayers") else "",
-            f"{model.get('NumberOfHeads')} heads a layer" if model.get("NumberOfHeads") else "",
-            f"revision {revision}" if revision else "",
-            f"weights sha256 {digest}…" if digest else "",
-        ]
-        kinds = sorted(
-            {
-                str(m.get("FeatureSpace", "")).lower()
-                for m in maps
-                if isinstance(m.get("Model"), Mapping) and m["Model"].get("Label") == label
-            }
-            - {""}
-        )
-        sentence = (
-            f"The features are the {_list(kinds)} of {model.get('Name') or label} "
-            f"({', '.join(d for d in detail if d)})"
-        )
-        context = model.get("ContextTRs")
-        if context is not None:
-            sentence += f", which saw the words of the current TR and of {context} TRs before it"
-        sentences.append(sentence + ".")
-    policies = [_SILENCE.get(p, p) for p in _names(maps, "SilencePolicy")]
-    if sentences and policies:
-        sentences.append(f"TRs without words were {_list(policies)}.")
-    return " ".join(sentences)
 
 
 def _encoding(maps: Sequence[Mapping]) -> str:
@@ -191,12 +153,12 @@ def _encoding(maps: Sequence[Mapping]) -> str:
         return ""
     first = fitted[0]
     bands = list(dict.fromkeys(str(b["Name"]) for m in fitted for b in m.get("Bands", ())))
-    delays = _list([f"{d:g}" for d in first.get("Delays", ())])
+    delays = join([f"{d:g}" for d in first.get("Delays", ())])
     gap = first.get("Gap") if isinstance(first.get("Gap"), Mapping) else {}
     trim = first.get("Trim") or (0, 0)
     text = (
         f"Banded ridge regression (Nunez-Elizalde et al., 2019; Dupré la Tour et al., 2022) with "
-        f"the bands {_list(bands)}, each at delays of {delays} TRs, predicted every parcel. "
+        f"the bands {join(bands)}, each at delays of {delays} TRs, predicted every parcel. "
         f"Models were trained and tested on {len(first['Folds'])} contiguous outer folds"
     )
     if gap:
@@ -242,7 +204,7 @@ def _scaling(meta: Mapping) -> str:
     if "unscaled_bands" in found:
         raw = set(found["unscaled_bands"] or ())
         names = [str(b["Name"]) for b in meta.get("Bands", ()) if b["Name"] not in raw]
-        text += f" The bands {_list(names)} were standardised on training rows"
+        text += f" The bands {join(names)} were standardised on training rows"
         text += (
             "; the features of test rows kept their raw scale."
             if found.get("test_scaling") == "none"
@@ -318,23 +280,15 @@ def _references(sidecars: Sidecars) -> tuple[tuple[str, str], ...]:
         used += [references.FDR, references.PERMUTATION]
     if any("sign" in str(t.get("Test", "")).lower() for t in tests):
         used.append(references.SIGNS)
-    atlases = _names([*sidecars.series, *metas], "Atlas")
+    atlases = names_of([*sidecars.series, *metas], "Atlas")
     if any(a.lower().startswith("schaefer") for a in atlases):
         used.append(references.SCHAEFER)
+    if any(m.get("FeatureSpace") == "oasm" for m in metas):
+        used.append(references.OASM)
     sources = [s for m in metas for s in m.get("Sources") or ()]
     if any("ds002345" in str(s) or "narratives" in str(s).lower() for s in sources):
         used.append(references.NARRATIVES)
     return tuple(sorted(used))
-
-
-def _models(maps: Sequence[Mapping]) -> dict[str, Mapping]:
-    """Return the language models by label."""
-    found = {}
-    for meta in maps:
-        model = meta.get("Model")
-        if isinstance(model, Mapping) and model.get("Label"):
-            found[str(model["Label"])] = model
-    return dict(sorted(found.items()))
 
 
 def parameters_of(meta: Mapping[str, object]) -> Mapping[str, object]:
@@ -344,21 +298,9 @@ def parameters_of(meta: Mapping[str, object]) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _names(metas: Iterable[Mapping], key: str) -> list[str]:
-    """Return the distinct texts under a key, in order."""
-    return list(dict.fromkeys(str(m[key]) for m in metas if m.get(key)))
-
-
 def _numbers(metas: Iterable[Mapping], key: str) -> str:
     """Return the distinct numbers under a key."""
-    return _list([f"{v:g}" for v in sorted({float(m[key]) for m in metas if m.get(key)})])
-
-
-def _list(items: Sequence[str]) -> str:
-    """Join with commas and 'and'."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
+    return join([f"{v:g}" for v in sorted({float(m[key]) for m in metas if m.get(key)})])
 
 
 def _lower(text: object) -> str:

