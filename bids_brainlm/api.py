@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ARRAYS = ("embeddings", "transformations")
 HEAD = re.compile(r"L(\d+)H(\d+)")
-OF_MODELS = re.compile(r"(?P<model>[a-z]\w*?)(?P<space>Magnitudes|Surprisal|Attention)\w*")
+OF_MODELS = {"features": "magnitudes", "attention": "attention", "surprisal": "surprisal"}
 
 
 @dataclass(frozen=True, order=True)
@@ -63,8 +63,9 @@ def load_features(
         As in the file names.
     feature : str
         ``embeddings``, ``transformations``, ``magnitudes``, ``attention``, ``surprisal``,
-        ``static``, ``linguistic``, ``phonemes``, ``words``, ``nuisance``, ``position``,
-        ``acoustics``, ``oasm``, or any other recording; `list_features` tells which are there.
+        ``static`` (word vectors, or a model's layer 0), ``linguistic``, ``phonemes``,
+        ``words``, ``nuisance``, ``position``, ``acoustics``, ``oasm``, or any other recording;
+        `list_features` tells which are there.
     model : str, optional
         Label of the model or of the vectors; may be left out where there is one.
 
@@ -90,6 +91,8 @@ def load_features(
     """
     names = Names(out_dir)
     known = dict(_everything(names))
+    if feature.startswith("stim-"):  # as --features has it
+        feature = "stim" + feature[5:6].upper() + feature[6:]
     matches = [s for s in known if (s.story, s.feature) == (story, feature)]
     wanted = [s for s in matches if model in (None, s.model)]
     if len(wanted) != 1:
@@ -121,27 +124,37 @@ def _not_one(out_dir, story: str, feature: str, matches, known) -> MissingInputE
 
 
 def _everything(names: Names) -> Iterator[tuple[FeatureSpace, list[Path]]]:
-    """Yield every feature space with its files; attention has one a measure."""
+    """Yield every feature space with its files; attention has one a measure.
+
+    Files without a sidecar (of a run that was killed) are left out.
+    """
     for path in names.find("features", {"ext": "nc"}):
+        if not _sidecar_path(path).is_file():
+            continue
         labels = names.parse(path)[1]
-        stored = write.read_json(path.with_suffix(".json"))
-        heads = stored.get("Model", {}).get("HeadsReadable", True)
+        heads = write.read_json(_sidecar_path(path)).get("Model", {}).get("HeadsReadable", True)
         for space in ARRAYS if heads else ARRAYS[:1]:
             yield FeatureSpace(labels["story"], space, labels["model"]), [path]
+        yield FeatureSpace(labels["story"], "static", labels["model"]), [path]  # layer 0
     for path in names.find("story_features", {"ext": "nc"}):
-        labels = names.parse(path)[1]
-        label = labels["desc"].removesuffix("Static")
-        yield FeatureSpace(labels["story"], "static", label), [path]
+        if _sidecar_path(path).is_file():
+            labels = names.parse(path)[1]
+            label = labels["desc"].removesuffix("Static")
+            yield FeatureSpace(labels["story"], "static", label), [path]
     several: dict[FeatureSpace, list[Path]] = {}
     for path in names.find("stim", {"ext": "tsv.gz"}):
-        labels = names.parse(path)[1]
-        found = OF_MODELS.fullmatch(labels["recording"])
-        if found:
-            key = FeatureSpace(labels["story"], found["space"].lower(), found["model"])
-        else:
-            key = FeatureSpace(labels["story"], labels["recording"], None)
-        several.setdefault(key, []).append(path)
+        if _sidecar_path(path).is_file():
+            several.setdefault(_space_of(names, path), []).append(path)
     yield from several.items()
+
+
+def _space_of(names: Names, path: Path) -> FeatureSpace:
+    """Tell from its sidecar which feature space a recording belongs to."""
+    labels, step = names.parse(path)[1], write.read_json(_sidecar_path(path)).get("Step", {})
+    space = OF_MODELS.get(str(step.get("Name")))
+    if space is None:
+        return FeatureSpace(labels["story"], labels["recording"], None)
+    return FeatureSpace(labels["story"], space, str(step.get("Facts", {}).get("label")))
 
 
 def _from_netcdf(names: Names, space: FeatureSpace, path: Path) -> xarray.DataArray:
@@ -149,21 +162,29 @@ def _from_netcdf(names: Names, space: FeatureSpace, path: Path) -> xarray.DataAr
     import xarray
 
     with xarray.open_dataset(path, engine="h5netcdf") as stored:
-        if space.feature not in stored:
+        if space.feature not in stored and space.feature != "static":
             raise MissingInputError(
                 f"{path.name} has no {space.feature}: the heads of this model cannot be read.",
                 hint="Choose a model whose architecture is known with --model.",
             )
-        made = stored[space.feature].load()
+        if space.feature == "static" and "static" not in stored:
+            made = stored["embeddings"].sel(layer=0, drop=True).load()
+        else:
+            made = stored[space.feature].load()
     if "block" in made.dims:
         made = made.rename(block="layer")
     return _finished(names, made, space, [path])
 
 
+def _sidecar_path(path: Path) -> Path:
+    """Return the sidecar of a stim file or of a netCDF file."""
+    stem = path.name.removesuffix(".tsv.gz").removesuffix(".nc")
+    return path.with_name(f"{stem}.json")
+
+
 def _sidecar(path: Path) -> Mapping[str, object]:
     """Read the sidecar of a stim file or of a netCDF file."""
-    stem = path.name.removesuffix(".tsv.gz").removesuffix(".nc")
-    return write.read_json(path.with_name(f"{stem}.json"))
+    return write.read_json(_sidecar_path(path))
 
 
 def _from_stim(names: Names, path: Path) -> xarray.DataArray:

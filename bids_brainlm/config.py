@@ -19,7 +19,14 @@ from typing import Any
 
 from bids_brainlm.errors import ConfigError, MissingInputError
 
-MODEL_SPACES = ("embeddings", "transformations", "magnitudes", "attention", "surprisal")
+MODEL_SPACES = (
+    "embeddings",
+    "transformations",
+    "magnitudes",
+    "heads",
+    "attention",
+    "surprisal",
+)
 STORY_SPACES = ("linguistic", "static", "acoustics", "position", "oasm")
 NUISANCE_BANDS = ("silence", "counts", "phonemes")
 STIM = "stim-"  # before the name of a recording that the dataset brings
@@ -117,6 +124,11 @@ def _band(value: object) -> str:
     if _recording(value) is None and value not in (*NUISANCE_BANDS, *STORY_SPACES):
         raise ValueError
     return str(value)
+
+
+def _any_band(value: object) -> str:
+    """Accept a band, or stim-RECORDING."""
+    return "model" if value == "model" else _band(value)
 
 
 def setting(
@@ -243,9 +255,9 @@ class Features:
     )
     features: tuple[str, ...] = setting(
         ("embeddings", "transformations", "magnitudes"),
-        "feature spaces to fit: of models (embeddings transformations magnitudes attention "
-        "surprisal), of stories (linguistic static acoustics position oasm), or stim-RECORDING "
-        "of the dataset",
+        "feature spaces to fit: of models (embeddings transformations magnitudes heads "
+        "attention surprisal), of stories (linguistic static acoustics position oasm), or "
+        "stim-RECORDING of the dataset",
         _space,
         many=True,
         known=(*MODEL_SPACES, *STORY_SPACES),
@@ -337,8 +349,10 @@ class Encoding:
     )
     unscaled_bands: tuple[str, ...] = setting(
         ("oasm",),
-        "bands that are not standardised on training rows",
+        "bands that are not standardised on training rows (model: the main one)",
+        _any_band,
         many=True,
+        known=("model", *NUISANCE_BANDS, *STORY_SPACES),
         metavar="BAND",
     )
     test_scaling: str = setting(
@@ -350,6 +364,38 @@ class Encoding:
         "train", "centre features and BOLD on training rows, or not", choices=("train", "none")
     )
     seed: int = setting(20240629, "seed of every random draw", _count)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Decoding of linguistic labels from attention heads."""
+
+    decoding: bool = setting(
+        False, "decode 39 linguistic labels from each head (needs --spacy-pipeline)", _switch
+    )
+    decoding_splits: str = setting(
+        "blocked",
+        "contiguous folds, or shuffled TRs as in the paper",
+        choices=("blocked", "shuffled"),
+    )
+    decoding_cv: int = setting(5, "outer folds", _positive, metavar="FOLDS")
+    decoding_inner_cv: int = setting(5, "inner folds", _positive, metavar="FOLDS")
+    decoding_gap: float = setting(
+        15.0, "left out on both sides of a test block", _number, unit="s", metavar="SECONDS"
+    )
+    decoding_c: tuple[float, ...] = setting(
+        tuple(float(10.0**e) for e in range(-4, 3)),
+        "inverse penalties of the logistic regression that are tried",
+        _alpha,
+        many=True,
+    )
+    decoding_scaling: str = setting(
+        "train", "features are standardised on training rows, or not", choices=("train", "none")
+    )
+    decoding_intercept: str = setting(
+        "free", "penalised as by liblinear (the paper), or free", choices=("free", "penalised")
+    )
+    decoding_permutations: int = setting(1000, "permutations of each test", _count)
 
 
 @dataclass(frozen=True)
@@ -414,6 +460,7 @@ class Config:
     stimulus: Stimulus = Stimulus()
     features: Features = Features()
     encoding: Encoding = Encoding()
+    decoding: Decoding = Decoding()
     ceiling: Ceiling = Ceiling()
     stats: Stats = Stats()
     execution: Execution = Execution()
@@ -426,6 +473,7 @@ SECTIONS: dict[str, type] = {
     "stimulus": Stimulus,
     "features": Features,
     "encoding": Encoding,
+    "decoding": Decoding,
     "ceiling": Ceiling,
     "stats": Stats,
     "execution": Execution,
@@ -603,11 +651,21 @@ def _check_spaces(config: Config) -> None:
         if not names or twice:
             found = f"repeats {' '.join(twice)}" if twice else "is empty"
             raise ConfigError(f"{flag} {found}, expected each name once, and at least one.")
+    lowered: dict[str, str] = {}
+    for name in (*features, *bands):
+        other = lowered.setdefault(name.replace("-", "").lower(), name)
+        if other != name:
+            raise ConfigError(
+                f"{other} and {name} would have the same file names, expected names that differ "
+                "in more than case.",
+                hint="Rename one of the recordings, or leave it out of --features and --bands.",
+            )
     both = sorted(set(features) & set(bands))
     if both:
         raise ConfigError(
             f"{' '.join(both)} is in --features and in --bands; a space cannot be the main band "
-            "and a nuisance band of one model."
+            "and a nuisance band of one model.",
+            hint="Leave it out of one of the two, or fit it in a call of its own.",
         )
     limits = config.features.context_tokens
     if len(limits) != 2 or limits[1] > limits[0]:

@@ -30,9 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--atlas", nargs="+", default=[], metavar="NAME", help="TemplateFlow atlases")
     made.add_argument("--space", default="MNI152NLin2009cAsym", help="template of the atlases")
     made.add_argument("--spacy", nargs="+", default=[], metavar="NAME", help="spaCy pipelines")
-    made.add_argument(
-        "--check", action="store_true", help="only tell what is at hand; no network"
-    )
+    made.add_argument("--check", action="store_true", help="only tell what is at hand; no network")
     return made
 
 

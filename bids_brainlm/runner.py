@@ -29,8 +29,11 @@ from bids_brainlm.steps import (
     base,
     ceilings,
     controls,
+    correspondence,
+    decoding,
     encoding,
     features,
+    heads,
     linguistic,
     parcels,
     representations,
@@ -48,12 +51,15 @@ STEPS: Mapping[str, ModuleType] = {
     "surprisal": surprisal,
     "representations": representations,
     "linguistic": linguistic,
+    "decoding": decoding,
     "static": static,
     "controls": controls,
     "parcels": parcels,
     "encoding": encoding,
+    "heads": heads,
     "ceilings": ceilings,
     "group": group_step,
+    "correspondence": correspondence,
 }
 
 
@@ -300,8 +306,12 @@ def _common(jobs: Sequence[Job]) -> str:
 
 
 def _forget(job: Job) -> None:
-    """Take away the record of another making: its files are never taken for this one's.
+    """Take away another making: its record, and files that the new one does not make.
 
-    A record with the same key stays, since another process may be reading it.
+    Files of both are never taken for the new one's without a record, and are replaced. A
+    record with the same key stays, since another process may be reading it.
     """
+    old = base.outputs_of_record(job)
     job.record.unlink(missing_ok=True)
+    for path in old - set(job.outputs.values()) - {job.record}:
+        path.unlink(missing_ok=True)

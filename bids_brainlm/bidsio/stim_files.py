@@ -223,7 +223,7 @@ def read_stim(path: Path) -> StimTable:
     principle); in one folder the more specific name wins.
     """
     require_present(path, "stimulus recording")
-    sidecars = _sidecars(path)
+    sidecars = sidecars_of(path)
     columns, start, frequency = _metadata(path, sidecars)
     parts = [_numbers(path, first, text, len(columns)) for first, text in _text(path)]
     values = np.concatenate(parts) if parts else np.empty((0, len(columns)))
@@ -260,7 +260,7 @@ def without_content(
     return tuple(tuple(columns[k] for k in np.flatnonzero(mask)) for mask in pick)
 
 
-def _sidecars(path: Path) -> tuple[Path, ...]:
+def sidecars_of(path: Path) -> tuple[Path, ...]:
     """Return the JSON files that apply, the most specific last."""
     folders = [path.parent]
     while not _is_root(folders[0]) and len(folders) < 4:

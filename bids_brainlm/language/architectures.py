@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -146,6 +147,29 @@ def find_heads(
     if sizes or n_heads < 1 or size % n_heads:
         return None, f"the heads of {type(model).__name__} differ in size between blocks"
     return Heads(found, n_heads, size // n_heads), None
+
+
+def is_causal(config: Mapping[str, Any]) -> bool:
+    """Tell whether tokens see only what comes before them.
+
+    Parameters
+    ----------
+    config : mapping
+        Content of ``config.json``.
+
+    Returns
+    -------
+    bool
+        By the table; for other architectures, whether the model was saved as ``...ForCausalLM``
+        or states ``is_decoder``.
+    """
+    if config.get("use_bidirectional_attention"):
+        return False  # EmbeddingGemma and kin
+    family = FAMILIES.get(str(config.get("model_type")))
+    if config.get("is_decoder") or (family is not None and family.causal):
+        return True
+    names = config.get("architectures") or [""]
+    return family is None and str(names[0]).endswith("ForCausalLM")
 
 
 def _input_size(module: Any) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_brainlm.errors import ConfigError, ModelUnavailableError
-from bids_brainlm.language.architectures import FAMILIES, Heads, find_heads
+from bids_brainlm.language.architectures import Heads, find_heads, is_causal
 from bids_brainlm.language.folders import file_sha256, weight_files
 from bids_brainlm.language.libraries import quiet_transformers
 from bids_brainlm.language.sources import ModelSource, from_folder, resolve
@@ -168,7 +168,7 @@ def load(
         n_heads,
         0 if heads is None else heads.head_dim,
         n_dims,
-        _is_causal(config),
+        is_causal(config.to_dict()),
         _weights_sha256(source, whole),
         _tokenizer_sha256(source, tokenizer),
         source.revision,
@@ -182,7 +182,7 @@ def load(
 
 def _predictor(source: ModelSource, config: Any, seed: int, attention: str) -> Any:
     """Load a causal model with its head."""
-    if not _is_causal(config):
+    if not is_causal(config.to_dict()):
         raise ConfigError(
             f"model {source.name} is bidirectional, surprisal needs a causal model.",
             hint=HEAD_HINT,
@@ -284,17 +284,6 @@ def _tokenizer(source: ModelSource) -> Any:
             hint="Save the tokenizer again with tokenizer.json, or choose another --model.",
         )
     return tokenizer
-
-
-def _is_causal(config: Any) -> bool:
-    """Tell whether tokens see only what comes before them."""
-    if getattr(config, "use_bidirectional_attention", False):
-        return False  # EmbeddingGemma and kin
-    family = FAMILIES.get(config.model_type)
-    if family is not None:
-        return family.causal or bool(getattr(config, "is_decoder", False))
-    names = getattr(config, "architectures", None) or [""]
-    return bool(getattr(config, "is_decoder", False)) or names[0].endswith("ForCausalLM")
 
 
 def _max_tokens(model: Any, tokenizer: Any) -> int | None:

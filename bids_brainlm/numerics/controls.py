@@ -102,6 +102,29 @@ def oasm(n_trs: int, sigma: float, *, borders: Sequence[int] = ()) -> np.ndarray
     return matrix
 
 
+def oasm_gap(sigma: float, delays: Sequence[int]) -> int:
+    """Return the gap in TRs from which on training and test rows share no column of `oasm`.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation of the Gaussian in TRs.
+    delays : sequence of int
+        FIR delays in TRs.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> oasm_gap(2.0, [2, 3, 4, 5])
+    19
+    """
+    radius = math.floor(_RADIUS_IN_SIGMAS * sigma + 0.5)
+    return 2 * radius + max(delays) - min(delays)
+
+
 def _blurred_identity(n: int, sigma: float) -> np.ndarray:
     """Blur the identity matrix along the rows, reflecting at both ends."""
     radius = math.floor(_RADIUS_IN_SIGMAS * sigma + 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ class Result:
         The targets in the same rows.
     r, rjoint, r2 : array, shape (n_targets,)
         Mean over folds of Pearson r of the main band's part and of the whole prediction;
-        R2 of the whole, pooled over folds, against the training mean.
+        R2 of the whole, pooled over folds, less the means of the test blocks (`squares`).
     band_r : mapping of str to array, shape (n_targets,)
         Mean over folds of each band's own r.
     alpha_index, gamma_index : array of int, shape (n_folds, n_targets)
@@ -174,37 +174,145 @@ def crossvalidate(
     NumericalError
         NaN, or shapes that do not fit.
     """
-    parts: list[list[np.ndarray]] = [[] for _ in targets]
-    observed: list[list[np.ndarray]] = [[] for _ in targets]
-    chosen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in targets]
+    gathered = Gathered.empty(len(targets))
+    for fitted in fit_folds(bands, targets, plan):
+        gathered.add(fitted)
+    return gathered.results([band.name for band in bands], main)
+
+
+@dataclass(frozen=True)
+class FittedFold:
+    """One outer fold, fitted for all participants.
+
+    Attributes
+    ----------
+    found : sequence of ridge.FoldResult
+        One per participant.
+    observed : sequence of array, shape (n_test, n_targets of the participant)
+        Targets of the test rows, less the means of the training rows.
+    sizes : sequence of float
+        What each band was divided by; see `design.fold_design`.
+    """
+
+    found: Sequence[ridge.FoldResult]
+    observed: Sequence[np.ndarray]
+    sizes: Sequence[float]
+
+
+def fit_folds(
+    bands: Sequence[design.Band], targets: Sequence[np.ndarray], plan: Plan
+) -> Iterator[FittedFold]:
+    """Fit the outer folds one after the other.
+
+    Parameters
+    ----------
+    bands : sequence of Band
+        Features of the whole story.
+    targets : sequence of array, shape (n_trs, n_targets of the participant)
+        One array per participant, finite.
+    plan : Plan
+
+    Yields
+    ------
+    FittedFold
+        In the order of ``plan.outer``. Design matrices are not kept.
+    """
     for fold, inner, gammas in zip(plan.outer, plan.inner, plan.gammas, strict=True):
-        pairs = [
-            design.fold_design(
-                band,
-                fold,
-                plan.delays,
-                test_scaling=plan.test_scaling,
-                centre=plan.centre,
-                common_scale=plan.common_scale,
-            )
-            for band in bands
-        ]
-        means = [y[fold.train].mean(axis=0) if plan.centre else 0.0 for y in targets]
-        found = ridge.encode(
-            [train for train, _ in pairs],
-            [test for _, test in pairs],
-            [y[fold.train] - m for y, m in zip(targets, means, strict=True)],
-            gammas,
-            plan.alphas,
-            inner,
-            score=plan.score,
+        yield _fit_fold(bands, targets, plan, (fold, inner, gammas))
+
+
+def _fit_fold(
+    bands: Sequence[design.Band],
+    targets: Sequence[np.ndarray],
+    plan: Plan,
+    split: tuple[folds.Fold, Sequence[folds.Fold], np.ndarray],
+) -> FittedFold:
+    """Fit one outer fold, given with its inner folds and band weights."""
+    fold, inner, gammas = split
+    designs = [
+        design.fold_design(
+            band,
+            fold,
+            plan.delays,
+            test_scaling=plan.test_scaling,
+            centre=plan.centre,
+            common_scale=plan.common_scale,
         )
-        for k, one in enumerate(found):
-            parts[k].append(one.prediction_by_band)
-            observed[k].append(targets[k][fold.test] - means[k])
-            chosen[k].append((one.alpha_index, one.gamma_index))
-    names = [band.name for band in bands]
-    return [_result(names, p, o, c, main) for p, o, c in zip(parts, observed, chosen, strict=True)]
+        for band in bands
+    ]
+    means = [y[fold.train].mean(axis=0) if plan.centre else 0.0 for y in targets]
+    found = ridge.encode(
+        [train for train, _, _ in designs],
+        [test for _, test, _ in designs],
+        [y[fold.train] - m for y, m in zip(targets, means, strict=True)],
+        gammas,
+        plan.alphas,
+        inner,
+        score=plan.score,
+    )
+    observed = [y[fold.test] - m for y, m in zip(targets, means, strict=True)]
+    return FittedFold(found, observed, [size for _, _, size in designs])
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Predictions and choices of the folds so far, in one list per participant.
+
+    Attributes
+    ----------
+    parts : list of list of array, shape (n_bands, n_test, n_targets)
+    observed : list of list of array, shape (n_test, n_targets)
+    chosen : list of list of (array, array), each of shape (n_targets,)
+        Indices of alpha and gamma.
+    """
+
+    parts: list[list[np.ndarray]]
+    observed: list[list[np.ndarray]]
+    chosen: list[list[tuple[np.ndarray, np.ndarray]]]
+
+    @classmethod
+    def empty(cls, n_participants: int) -> Gathered:
+        """Begin with no fold.
+
+        Parameters
+        ----------
+        n_participants : int
+
+        Returns
+        -------
+        Gathered
+        """
+        return cls(*[[[] for _ in range(n_participants)] for _ in range(3)])
+
+    def add(self, fitted: FittedFold) -> None:
+        """Take what is needed of the next fold.
+
+        Parameters
+        ----------
+        fitted : FittedFold
+        """
+        for k, one in enumerate(fitted.found):
+            self.parts[k].append(one.prediction_by_band)
+            self.observed[k].append(fitted.observed[k])
+            self.chosen[k].append((one.alpha_index, one.gamma_index))
+
+    def results(self, names: Sequence[str], main: str | None) -> list[Result]:
+        """Score all folds.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of the bands.
+        main : str or None
+            The band that is scored; None scores the whole prediction.
+
+        Returns
+        -------
+        list of Result
+            One per participant.
+        """
+        gathered = zip(self.parts, self.observed, self.chosen, strict=True)
+        return [_result(names, parts, seen, chosen, main) for parts, seen, chosen in gathered]
 
 
 def _result(
@@ -217,21 +325,53 @@ def _result(
     """Score the folds of one participant."""
     whole = [part.sum(axis=0) for part in parts]
     own = whole if main is None else [part[names.index(main)] for part in parts]
-    error = sum(((y - f) ** 2).sum(axis=0) for y, f in zip(observed, whole, strict=True))
-    total = sum((y**2).sum(axis=0) for y in observed)
+    left = [y - f for y, f in zip(observed, whole, strict=True)]
+    error, total = squares(left), squares(observed)
     return Result(
         np.concatenate(own),
         np.concatenate(observed),
-        _mean_r(own, observed),
-        _mean_r(whole, observed),
+        mean_r(own, observed),
+        mean_r(whole, observed),
         1 - error / total,
-        {n: _mean_r([part[b] for part in parts], observed) for b, n in enumerate(names)},
+        {n: mean_r([part[b] for part in parts], observed) for b, n in enumerate(names)},
         np.stack([alpha for alpha, _ in chosen]),
         np.stack([gamma for _, gamma in chosen]),
     )
 
 
-def _mean_r(predictions: Sequence[np.ndarray], observed: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over folds of r; a constant prediction counts as r = 0, as in the paper."""
+def squares(folds_of: Sequence[np.ndarray]) -> np.ndarray:
+    """Sum squares over test rows and folds, less the mean of each test block.
+
+    Parameters
+    ----------
+    folds_of : sequence of array, shape (n_test, n_targets)
+        One an outer fold.
+
+    Returns
+    -------
+    array, shape (n_targets,)
+
+    Notes
+    -----
+    In a run that is scaled as a whole, the mean of a test block is tied to that of the
+    training rows: where these lie high, it lies low. A model without any content that predicts
+    one constant for each block would then gain R2.
+    """
+    return sum(((part - part.mean(axis=0)) ** 2).sum(axis=0) for part in folds_of)
+
+
+def mean_r(predictions: Sequence[np.ndarray], observed: Sequence[np.ndarray]) -> np.ndarray:
+    """Average r over folds.
+
+    Parameters
+    ----------
+    predictions, observed : sequence of array, shape (n_test, n_targets)
+        One array per outer fold.
+
+    Returns
+    -------
+    array, shape (n_targets,)
+        Each fold counts once; a constant prediction counts as r = 0, as in the paper.
+    """
     values = [scores.pearson(f, y) for f, y in zip(predictions, observed, strict=True)]
     return np.mean([np.nan_to_num(v, nan=0.0) for v in values], axis=0)

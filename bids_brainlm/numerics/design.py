@@ -86,7 +86,8 @@ def fold_design(
     test_scaling: str = "train",
     centre: bool = True,
     common_scale: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
+    size: float | None = None,
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Make the training and test rows of one band.
 
     Parameters
@@ -106,11 +107,16 @@ def fold_design(
     common_scale : bool
         Divide the band so that its kernel has a mean diagonal of 1 over the training rows;
         band weights then compare bands whatever their number of features.
+    size : float, optional
+        Divide by this instead, whatever ``common_scale`` says: some columns of a band that
+        was divided as a whole.
 
     Returns
     -------
     train : array, shape (n_train, n_delays * n_features)
     test : array, shape (n_test, n_delays * n_features)
+    size : float
+        What the band was divided by; 1 where it was not.
 
     Notes
     -----
@@ -130,8 +136,14 @@ def fold_design(
     if centre:
         mean = train.mean(axis=0)
         train, test = train - mean, test - mean
-    if common_scale:
-        size = np.sqrt(np.einsum("ij,ij->", train, train) / len(train))
-        if size > 0:
-            train, test = train / size, test / size
-    return train, test
+    if size is None:
+        size = _common_size(train) if common_scale else 1.0
+    if size != 1.0:
+        train, test = train / size, test / size
+    return train, test, size
+
+
+def _common_size(train: np.ndarray) -> float:
+    """Root of the mean diagonal of the kernel, 1 where that is 0."""
+    size = float(np.sqrt(np.einsum("ij,ij->", train, train) / len(train)))
+    return size if size > 0 else 1.0

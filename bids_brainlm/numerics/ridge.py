@@ -54,12 +54,15 @@ class FoldResult:
         What was chosen.
     cv_score : array, shape (n_targets,)
         Mean inner-fold score of the choice.
+    dual : array, shape (n_rows, n_targets)
+        ``(K + alpha I)^-1 y`` on the training rows; see `refit`.
     """
 
     prediction_by_band: np.ndarray
     alpha_index: np.ndarray
     gamma_index: np.ndarray
     cv_score: np.ndarray
+    dual: np.ndarray
 
 
 def sample_gammas(n_bands: int, n_iter: int, rng: np.random.Generator) -> np.ndarray:
@@ -281,6 +284,7 @@ def encode(
             alpha_index=choice.alpha_index,
             gamma_index=choice.gamma_index,
             cv_score=choice.cv_score,
+            dual=dual,
         )
         for dual, choice in zip(duals, choices, strict=True)
     ]

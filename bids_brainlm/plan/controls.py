@@ -11,6 +11,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import STIM, Config
 from bids_brainlm.errors import ConfigError, MissingInputError
 from bids_brainlm.language import pipelines, vector_sources
+from bids_brainlm.plan.records import Skip
 from bids_brainlm.plan.selection import Story
 from bids_brainlm.steps import controls, static
 from bids_brainlm.steps.base import Job, Unit
@@ -60,7 +61,7 @@ def plan_static(
             )
     made = []
     for given, source in zip(config.features.static_vectors, found, strict=True):
-        content = pipelines.fingerprint if source.is_pipeline else write.fingerprint
+        content = pipelines.fingerprint if source.is_pipeline else write.sha256_file
         digest = content(source.path)
         for story, word_job in word_jobs.items():
             unit = Unit(story=story, model=source.label)
@@ -88,7 +89,7 @@ def plan_controls(
     spaces: Spaces,
     config: Config,
     names: Names,
-) -> list[Job]:
+) -> tuple[list[Job], list[Skip]]:
     """Plan position, OASM, acoustics and the dataset's own recordings, as far as asked for.
 
     Parameters
@@ -103,7 +104,9 @@ def plan_controls(
 
     Returns
     -------
-    list of Job
+    jobs : list of Job
+    skipped : list of Skip
+        Spaces of ``--features`` in stories that lack their input, where others have it.
 
     Raises
     ------
@@ -112,27 +115,63 @@ def plan_controls(
     """
     asked = (*config.features.features, *config.encoding.bands)
     kinds = [s for s in asked if s in ("acoustics", "position", "oasm") or s.startswith(STIM)]
-    made = []
-    for story in stories:
-        for kind in kinds:
-            unit = Unit(story=story.name, feature=kind)
-            files, facts = _inputs(story, kind, config)
-            job = Job(
-                step=controls.NAME,
-                version=controls.VERSION,
-                unit=unit,
-                record=controls.record(unit, names),
-                outputs=controls.outputs(unit, names),
-                upstream=(word_jobs[story.name],),
-                files=files,
-                facts=facts,
-                settings=asdict(controls.params(config)),
-                fingerprints={path.name: write.fingerprint(path) for path in files.values()},
-                group=controls.NAME,
-            )
+    made: list[Job] = []
+    skipped: list[Skip] = []
+    for kind in kinds:
+        lacking = []
+        for story in stories:
+            try:
+                job = _control(story, kind, word_jobs[story.name], config, names)
+            except MissingInputError as error:
+                lacking.append((story, error))
+                continue
             made.append(job)
             spaces[story.name, None, kind] = job
-    return made
+        skipped += _without(kind, lacking, stories, config)
+    return made, skipped
+
+
+def _without(
+    kind: str,
+    lacking: Sequence[tuple[Story, MissingInputError]],
+    stories: Sequence[Story],
+    config: Config,
+) -> list[Skip]:
+    """Go on without a feature space in stories that lack its input, where others have it."""
+    if not lacking:
+        return []
+    named = {t.removeprefix("task-") for t in config.inputs.task_label}
+    wanted = [(s, e) for s, e in lacking if s.name in named]
+    if kind in config.encoding.bands or wanted or len(lacking) == len(stories):
+        error = (wanted or lacking)[0][1]
+        others = [s.name for s in stories if s.name not in {one.name for one, _ in lacking}]
+        only = f" Or choose the stories that have it: --task-label {' '.join(others)}."
+        raise MissingInputError(error.message, hint=f"{error.hint}{only if others else ''}")
+    return [Skip(f"{kind} of story {story.name}", error.message) for story, error in lacking]
+
+
+def _control(story: Story, kind: str, word_job: Job, config: Config, names: Names) -> Job:
+    """Plan one control of one story; settings of other controls do not count."""
+    unit = Unit(story=story.name, feature=kind)
+    files, facts = _inputs(story, kind, config)
+    owner = {"mel_bands": "acoustics", "oasm_sigma": "oasm"}
+    settings = asdict(controls.params(config))
+    prints = {path.name: f"sha256:{write.sha256_file(path)}" for path in files.values()}
+    for path in stim_files.sidecars_of(files["stim"]) if "stim" in files else ():
+        prints[f"{path.parent.name}/{path.name}"] = write.fingerprint(path)
+    return Job(
+        step=controls.NAME,
+        version=controls.VERSION,
+        unit=unit,
+        record=controls.record(unit, names),
+        outputs=controls.outputs(unit, names),
+        upstream=(word_job,),
+        files=files,
+        facts=facts,
+        settings={k: v if owner[k] == kind else None for k, v in settings.items()},
+        fingerprints=prints,
+        group=controls.NAME,
+    )
 
 
 def _inputs(story: Story, kind: str, config: Config) -> tuple[dict[str, Path], dict[str, str]]:

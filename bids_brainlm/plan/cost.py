@@ -108,7 +108,7 @@ def _encoding_seconds(job: Job, config: Config, *, first: bool) -> float:
 
 def _weights(job: Job, config: Config) -> list[Path]:
     """Return the weight files of a model that is at hand."""
-    folder = job.files["given"]
+    folder = job.files["model"]
     return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import MissingInputError, OutputError, SelectionError
+from bids_brainlm.errors import DataError, MissingInputError, OutputError, SelectionError
 from bids_brainlm.plan.records import Plan, Skip
-from bids_brainlm.steps import ceilings, group
-from bids_brainlm.steps.base import Job, Unit
+from bids_brainlm.steps import ceilings, correspondence, group
+from bids_brainlm.steps.base import Job, Unit, canonical
 
 MIN_PARTICIPANTS = 2
+HEADS = "Heads"  # ends the desc of head-wise maps
 Place = tuple[str, str, str]  # story, space, atlas
 Person = tuple[str, str | None, str | None]  # participant, session, run
 
@@ -48,7 +49,7 @@ def plan(config: Config) -> Plan:
     series = _series(names, config)
     maps = _maps(names, series)
     skipped: list[Skip] = []
-    first, second = [], []
+    first, second, third = [], [], []
     for place, people in sorted(series.items()):
         participants = {p for p, _, _ in people}
         if len(participants) < MIN_PARTICIPANTS:
@@ -60,14 +61,19 @@ def plan(config: Config) -> Plan:
         for desc, found in sorted(maps.get(place, {}).items()):
             missing = sorted({p for p, _, _ in people} - {p for p, _, _ in found})
             skipped += _missing(place, desc, missing, config)
+            found, more = _alike(place, desc, found, config)
+            skipped += more
             if len({p for p, _, _ in found}) >= MIN_PARTICIPANTS:
                 second.append(_group(place, desc, found, ceiling, config, names))
+                third += _correspondence(second[-1], config, names)
     if not first:
         raise MissingInputError(
             "; ".join(f"{s.what}: {s.why}" for s in skipped) or "There are no parcel series.",
             hint="Run the participant level for more participants.",
         )
-    return Plan([("ceilings", first), ("group", second)], skipped=tuple(skipped))
+    stages = [("ceilings", first), ("group", second)]
+    stages += [("correspondence", third)] if third else []
+    return Plan(stages, skipped=tuple(skipped))
 
 
 def _wanted(config: Config) -> tuple[set[str], set[str]]:
@@ -131,6 +137,51 @@ def _missing(place: Place, desc: str, missing: list[str], config: Config) -> lis
     return [Skip(f"sub-{p} {place[0]} {desc}", "no maps", p) for p in missing]
 
 
+def _alike(
+    place: Place, desc: str, found: Mapping[Person, Path], config: Config
+) -> tuple[dict[Person, Path], list[Skip]]:
+    """Keep maps that were made with the settings that most participants have.
+
+    Scores against different nuisance bands, delays or folds must not be averaged.
+    """
+    made: dict[str, list[Person]] = defaultdict(list)
+    steps = {person: _settings_of(path) for person, path in found.items()}
+    for person, step in steps.items():
+        made[canonical(step)].append(person)
+    if len(made) < 2:
+        return dict(found), []
+    most = max(made.values(), key=len)
+    others = [person for several in made.values() if several is not most for person in several]
+    what = _differences(steps[most[0]], steps[others[0]])
+    why = f"made with other settings than those of {len(most)} others ({what})"
+    if config.execution.on_error == "stop":
+        raise DataError(
+            f"Story {place[0]}, {desc}: the maps of {len(others)} participants, first "
+            f"sub-{others[0][0]}, were {why}.",
+            hint="Run the participant level for all with the same settings (--overwrite), or "
+            "leave them out with --on-error continue.",
+        )
+    kept = {person: path for person, path in found.items() if person not in others}
+    return kept, [Skip(f"sub-{p[0]} {place[0]} {desc}", why, p[0]) for p in others]
+
+
+def _settings_of(path: Path) -> dict[str, object]:
+    """Return what must be equal in maps that are averaged."""
+    stored = write.read_json(path)
+    step = stored.get("Step") if isinstance(stored.get("Step"), Mapping) else {}
+    model = stored.get("Model") if isinstance(stored.get("Model"), Mapping) else {}
+    found = dict(step.get("Parameters") or {})
+    found["bands"] = [band.get("Name") for band in stored.get("Bands") or ()]
+    found["columns"] = stored.get("Columns")
+    return {**found, **{f"model {k}": model.get(k) for k in ("Sha256", "Context", "ContextTRs")}}
+
+
+def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:
+    """Say in what two settings differ."""
+    names = [name for name in one if one.get(name) != other.get(name)]
+    return "; ".join(f"{n}: {other.get(n)}, not {one.get(n)}" for n in names[:3])
+
+
 def _key(path: Path) -> str:
     """Return the key in a record."""
     key = write.read_json(path).get("Key")
@@ -175,6 +226,48 @@ def _ceiling(place: Place, people: Mapping[Person, Path], config: Config, names:
     )
 
 
+def _correspondence(job: Job, config: Config, names: Names) -> list[Job]:
+    """Plan the correspondence of decoding and encoding, where heads were decoded."""
+    label = str(job.unit.feature).removesuffix(HEADS)
+    if not str(job.unit.feature).endswith(HEADS):
+        return []
+    unit = Unit(story=job.unit.story, space=job.unit.space, atlas=job.unit.atlas, model=label)
+    table = unit.place(names, "decoding", "tsv")
+    record = table.with_suffix(".json")
+    if not table.is_file() or not record.is_file():
+        return []
+    return [
+        Job(
+            step=correspondence.NAME,
+            version=correspondence.VERSION,
+            unit=unit,
+            record=correspondence.record(unit, names),
+            outputs=correspondence.outputs(unit, names),
+            upstream=(job,),
+            files={
+                "decoding": table,
+                "label_nii": job.files["label_nii"],
+                "label_tsv": job.files["label_tsv"],
+            },
+            settings=asdict(correspondence.params(config)),
+            fingerprints={names.relative(record): _key(record)},
+        )
+    ]
+
+
+def _map(names: Names, place: Place, desc: str, stat: str, person: Person) -> Path:
+    """Return the table of one statistic of one run."""
+    unit = Unit(
+        story=place[0],
+        space=place[1],
+        atlas=place[2],
+        participant=person[0],
+        session=person[1],
+        run=person[2],
+    )
+    return unit.place(names, "boldmap", "tsv", {"desc": desc, "stat": stat})
+
+
 def _group(
     place: Place,
     desc: str,
@@ -185,24 +278,15 @@ def _group(
 ) -> Job:
     """Plan the group maps of one feature space."""
     unit = Unit(story=place[0], space=place[1], atlas=place[2], feature=desc)
-    stats = group.statistics(desc)
     first = min(found, key=lambda p: tuple(str(x) for x in p))
     files = {**_labels(names, place, first), "first": found[first]}
-    for participant, session, run in found:
-        person = Unit(
-            story=place[0],
-            space=place[1],
-            atlas=place[2],
-            participant=participant,
-            session=session,
-            run=run,
-        )
-        for stat in ("r", "rjoint", "r2", "unique"):
-            if stat in stats or stat in ("r", "r2"):
-                labels = {"desc": desc, "stat": stat}
-                files[f"{stat}:{participant}:{session}:{run}"] = person.place(
-                    names, "boldmap", "tsv", labels
-                )
+    available = []
+    for stat in ("r", "r2") if desc == "nuisance" else ("r", "rjoint", "r2", "unique"):
+        paths = {person: _map(names, place, desc, stat, person) for person in found}
+        if any(path.is_file() for path in paths.values()):  # one that lacks is an error later
+            available.append(stat)
+            files.update({f"{stat}:{p}:{s}:{r}": path for (p, s, r), path in paths.items()})
+    stats = group.statistics(available)
     return Job(
         step=group.NAME,
         version=group.VERSION,

@@ -16,7 +16,7 @@ from bids_brainlm.errors import ConfigError, MissingInputError
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.plan.selection import Selection, select
 from bids_brainlm.plan.stories import StoryJobs, plan_stories
-from bids_brainlm.steps import encoding, encoding_columns, parcels
+from bids_brainlm.steps import encoding, encoding_columns, heads, parcels
 from bids_brainlm.steps.base import Job, Unit, canonical
 
 
@@ -50,11 +50,11 @@ def plan(config: Config) -> Plan:
     return Plan(
         stages,
         participants,
-        chosen.skipped,
+        (*chosen.skipped, *story_jobs.skipped),
         (),
         links,
         chosen.sources,
-        _descriptions(story_jobs, config),
+        _descriptions(story_jobs, config, participant_level=participant_level),
     )
 
 
@@ -79,7 +79,12 @@ def _participant_stages(
             base, own = _fits(story.name, story_jobs, series, config, names)
             nuisance.append(base)
             fits += own
-    return [("parcels", parcel_jobs), ("encoding", nuisance), ("encoding", fits)]
+    return [
+        ("parcels", parcel_jobs),
+        ("encoding", nuisance),
+        ("encoding", [job for job in fits if job.step == encoding.NAME]),
+        ("heads", [job for job in fits if job.step == heads.NAME]),
+    ]
 
 
 def _parcels(story, run, image, atlas, config, names) -> Job:
@@ -191,21 +196,23 @@ def _encoding(
     """Plan the maps of one run and feature space; ``spaces`` are the jobs that make its bands."""
     word_job, series = upstream[:2]
     unit = Unit(**{**asdict(series.unit), "model": label, "feature": feature})
+    step = heads if feature == "heads" else encoding
     layers = list(config.features.layers) if feature in encoding_columns.LAYERED else []
     return Job(
-        step=encoding.NAME,
-        version=encoding.VERSION,
+        step=step.NAME,
+        version=step.VERSION,
         unit=unit,
-        record=encoding.record(unit, names),
-        outputs=encoding.outputs(unit, names, bands),
+        record=step.record(unit, names),
+        outputs=step.outputs(unit, names, *([] if feature == "heads" else [bands])),
         upstream=tuple({job.record: job for job in (*upstream, *spaces.values())}.values()),
         facts={
             "tr": word_job.facts["tr"],
             "layers": layers,
             "spaces": {space: job.step for space, job in spaces.items()},
+            "sources": sorted({names.uri(j.record) for j in (word_job, *spaces.values())}),
         },
-        settings=asdict(encoding.params(config)),
-        group=("encoding", unit.story, unit.space, unit.atlas, label, feature),
+        settings=asdict(step.params(config)),
+        group=(step.NAME, unit.story, unit.space, unit.atlas, label, feature),
     )
 
 
@@ -218,15 +225,23 @@ def _links(chosen: Selection, config: Config) -> dict[str, str]:
     return links
 
 
-def _descriptions(story_jobs: StoryJobs, config: Config) -> dict[str, str]:
+def _descriptions(
+    story_jobs: StoryJobs, config: Config, *, participant_level: bool
+) -> dict[str, str]:
     """Explain every ``desc`` label."""
     bands = ", ".join(config.encoding.bands)
-    found = {
-        "nuisance": f"encoding model of the nuisance bands ({bands}), as far as they are known",
-        "participants": "one column a participant",
-    }
+    found = {}
+    if participant_level:
+        found = {
+            "nuisance": f"encoding model of the nuisance bands ({bands}), as far as known",
+            "participants": "one column a participant",
+        }
     for (_, label, space), job in story_jobs.spaces.items():
         of = f" of {job.facts['model']} ({job.facts['kind']})" if "model" in job.facts else ""
+        if label is not None and job.step != "static":
+            found[label] = f"features{of}, in figures"
+        if not participant_level and job.step != "static":
+            continue
         desc = encoding.desc(Unit(model=label, feature=space))
         found[desc] = f"encoding model of {space}{of} with nuisance bands"
         if job.step == "static":

@@ -13,12 +13,14 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import MODEL_SPACES, NUISANCE_BANDS, Config
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.language import pipelines, sources, transcripts
-from bids_brainlm.language.architectures import FAMILIES
+from bids_brainlm.language.architectures import FAMILIES, is_causal
 from bids_brainlm.numerics import folds
 from bids_brainlm.plan.controls import plan_controls, plan_static
+from bids_brainlm.plan.records import Skip
 from bids_brainlm.plan.selection import Story
 from bids_brainlm.steps import (
     attention,
+    decoding,
     features,
     linguistic,
     representations,
@@ -27,8 +29,17 @@ from bids_brainlm.steps import (
 )
 from bids_brainlm.steps.base import Job, Unit
 
-MODEL_FILES = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
-HEAD_SPACES = ("transformations", "magnitudes")
+MODEL_FILES = (
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+STATES = ("embeddings", "transformations", "magnitudes", "heads")  # of one forward pass
+HEAD_SPACES = ("transformations", "magnitudes", "heads")
 TRANSCRIPT = "transcript.txt"
 GROWING = "Growing"  # behind a model's label: the two contexts never share a name
 
@@ -46,11 +57,14 @@ class StoryJobs:
     spaces : dict of (story, label, space) to Job
         The job that makes a feature space; the label is that of the model or of the vectors,
         None for what has neither.
+    skipped : list of Skip
+        What is asked for and cannot be made for a story or a model.
     """
 
     words: dict[str, Job]
     stages: list[tuple[str, Sequence[Job]]] = field(default_factory=list)
     spaces: dict[tuple[str, str | None, str], Job] = field(default_factory=dict)
+    skipped: list[Skip] = field(default_factory=list)
 
     def add(self, step: str, jobs: Sequence[Job]) -> None:
         """Add a stage, unless it is empty."""
@@ -96,12 +110,16 @@ def plan_stories(stories: Sequence[Story], config: Config, names: Names) -> Stor
     wanted = {*asked, *config.encoding.bands} - set(NUISANCE_BANDS)
     models = _models(config) if _needs_models(config) else []
     _plan_models(jobs, models, config, names)
-    if "linguistic" in wanted:
+    if "linguistic" in wanted or config.decoding.decoding:
         _plan_linguistic(jobs, stories, config, names)
+    if config.decoding.decoding:
+        jobs.add("decoding", _plan_decoding(jobs, config, names))
     if "static" in wanted and config.features.static_vectors:
         taken = [m.label for m in models]
         jobs.add("static", plan_static(jobs.words, taken, jobs.spaces, config, names))
-    jobs.add("controls", plan_controls(jobs.words, stories, jobs.spaces, config, names))
+    made, left_out = plan_controls(jobs.words, stories, jobs.spaces, config, names)
+    jobs.add("controls", made)
+    jobs.skipped += left_out
     return jobs
 
 
@@ -135,10 +153,7 @@ def _models(config: Config) -> list[_Model]:
 
 def _causal(model: _Model) -> bool | None:
     """Tell whether a model is causal; None where its files are not at hand yet."""
-    family = FAMILIES.get(str(model.source.config.get("model_type", "")))
-    if family is None:
-        return None
-    return family.causal or bool(model.source.config.get("is_decoder", False))
+    return is_causal(model.source.config) if model.source.config else None
 
 
 def _require_causal(model: _Model, what: str) -> None:
@@ -202,14 +217,18 @@ def _borders(n_trs: int, config: Config) -> list[int]:
 def _plan_models(jobs: StoryJobs, models: Sequence[_Model], config: Config, names: Names) -> None:
     """Plan what comes from language models."""
     asked = config.features.features
-    own = MODEL_SPACES[:3] if config.features.static_vectors else (*MODEL_SPACES[:3], "static")
+    own = STATES if config.features.static_vectors else (*STATES, "static")
     states = [space for space in (*asked, *config.encoding.bands) if space in own]
     pairs = [(m, word_job) for m in models for word_job in jobs.words.values()]
     made = []
+    headless = [m for m in models if m.source.config and not _has_heads(m)]
+    _skip_heads(jobs, headless, models, states)
     for model, word_job in pairs if states else []:
-        job = _features(word_job, model, config, names)
-        made.append(job)
-        jobs.spaces.update({(job.unit.story, model.label, space): job for space in states})
+        own = [space for space in states if model not in headless or space not in HEAD_SPACES]
+        if own:
+            job = _features(word_job, model, config, names)
+            made.append(job)
+            jobs.spaces.update({(job.unit.story, model.label, space): job for space in own})
     jobs.add("features", made)
     for step, module in (("attention", attention), ("surprisal", surprisal)):
         if step in asked:
@@ -219,11 +238,36 @@ def _plan_models(jobs: StoryJobs, models: Sequence[_Model], config: Config, name
         jobs.add("representations", [_representations(job, names) for job in heads])
 
 
+def _has_heads(model: _Model) -> bool:
+    """Tell whether the table knows where a model keeps its heads."""
+    return model.source.config.get("model_type") in FAMILIES
+
+
+def _skip_heads(
+    jobs: StoryJobs, headless: Sequence[_Model], models: Sequence[_Model], states: Sequence[str]
+) -> None:
+    """Go on without the heads of models that are not in the table, if anything is left."""
+    wanted = [space for space in states if space in HEAD_SPACES]
+    for model in headless if wanted else []:
+        why = (
+            f"the heads of the architecture {model.source.config.get('model_type')} cannot be "
+            "read; it works for embeddings"
+        )
+        if len(models) == len(headless) and wanted == list(states):
+            raise ConfigError(
+                f"Model {model.source.name}: {why}, so {' '.join(wanted)} cannot be had.",
+                hint="Use --features embeddings for this model.",
+            )
+        jobs.skipped.append(Skip(f"{model.label} {' '.join(wanted)}", why))
+
+
 def _plan_others(jobs: StoryJobs, module, pairs, config: Config, names: Names) -> list[Job]:
     """Plan attention or surprisal; surprisal of the causal models, of which there must be one."""
     made = []
     for model, word_job in pairs:
         if module.NAME == "surprisal" and _causal(model) is False:
+            why = f"{model.source.name} is bidirectional; surprisal needs a causal model"
+            jobs.skipped.append(Skip(f"{model.label} surprisal of {word_job.unit.story}", why))
             continue
         unit = Unit(story=word_job.unit.story, model=model.label)
         outputs = module.outputs(unit, names)
@@ -238,17 +282,7 @@ def _plan_others(jobs: StoryJobs, module, pairs, config: Config, names: Names) -
 def _features(word_job: Job, model: _Model, config: Config, names: Names) -> Job:
     """Plan the features of a story."""
     unit = Unit(story=word_job.unit.story, model=model.label)
-    source = model.source
-    heads = source.config.get("model_type") in FAMILIES
-    wanted = [space for space in config.features.features if space in HEAD_SPACES]
-    if wanted and source.config and not heads:
-        raise ConfigError(
-            f"Model {source.name}: the heads of its architecture "
-            f"({source.config.get('model_type')}) cannot be read, so {' '.join(wanted)} cannot be "
-            "had.",
-            hint="Use --features embeddings for this model.",
-        )
-    outputs = features.outputs(unit, names, heads=heads or not source.config)
+    outputs = features.outputs(unit, names, heads=_has_heads(model) or not model.source.config)
     return _model_job(features, unit, outputs, word_job, model, config, names)
 
 
@@ -267,22 +301,29 @@ def _model_job(module, unit, outputs, word_job, model, config, names) -> Job:
             "label": model.label,
             "borders": _borders(int(word_job.facts["n_trs"]), config),
         },
-        files={"given": Path(model.given)},
-        settings=asdict(module.params(config)),
+        files={"given": Path(model.given), "model": model.source.path or Path(model.given)},
+        settings=_model_settings(module, model, config),
         fingerprints=_model_prints(model.source),
         group=(module.NAME, model.label),
     )
+
+
+def _model_settings(module, model: _Model, config: Config) -> dict[str, object]:
+    """Return the settings that matter: others must not make features look stale."""
+    found = asdict(module.params(config))
+    found["context_tokens" if found["context"] == "window" else "context_trs"] = None
+    if model.source.kind == "pretrained":
+        found["seed"] = None
+    return found
 
 
 def _model_prints(model: sources.ModelSource) -> dict[str, str]:
     """Fingerprint the files of a model that decide its features."""
     if model.path is None:
         return {}
-    kept = [p for p in sorted(model.path.iterdir()) if p.suffix == ".safetensors"]
-    kept += [model.path / name for name in MODEL_FILES]
-    if model.kind == "random":
-        kept = [p for p in kept if p.suffix != ".safetensors"]
-    return {p.name: write.fingerprint(p) for p in kept if p.is_file()}
+    patterns = (*MODEL_FILES, *(["*.safetensors"] if model.kind == "pretrained" else []))
+    kept = {path for pattern in patterns for path in model.path.glob(pattern) if path.is_file()}
+    return {path.name: write.fingerprint(path) for path in sorted(kept)}
 
 
 def _representations(job: Job, names: Names) -> Job:
@@ -296,6 +337,33 @@ def _representations(job: Job, names: Names) -> Job:
         upstream=(job,),
         group=representations.NAME,
     )
+
+
+def _plan_decoding(jobs: StoryJobs, config: Config, names: Names) -> list[Job]:
+    """Plan the decoding of labels from every model whose heads are extracted."""
+    sources = {job.record: job for job in jobs.spaces.values() if job.step == features.NAME}
+    readable = [job for job in sources.values() if "magnitudes" in job.outputs]
+    if not readable:
+        raise ConfigError(
+            "--decoding needs the heads of a model, and no feature space asks for one.",
+            hint="Add transformations or heads to --features.",
+        )
+    made = []
+    for job in readable:
+        parsed = jobs.spaces[str(job.unit.story), None, "linguistic"]
+        made.append(
+            Job(
+                step=decoding.NAME,
+                version=decoding.VERSION,
+                unit=job.unit,
+                record=decoding.record(job.unit, names),
+                outputs=decoding.outputs(job.unit, names),
+                upstream=(job.upstream[0], job, parsed),
+                settings=asdict(decoding.params(config)),
+                group=decoding.NAME,
+            )
+        )
+    return made
 
 
 def _plan_linguistic(

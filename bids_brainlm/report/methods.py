@@ -167,7 +167,7 @@ def _encoding(maps: Sequence[Mapping]) -> str:
             "of each test block"
         )
     text += f"; {trim[0]} TRs at the start and {trim[1]} at the end of a story were not used. "
-    text += _penalties(first) + _scaling(first)
+    text += _penalties(first) + _scaling(fitted)
     return text + (
         " The score r is the "
         "correlation of the model band's own part of the held-out prediction with the data, "
@@ -197,13 +197,14 @@ def _penalties(meta: Mapping) -> str:
     return text + f" were compared by {score} on {folds} of the training rows."
 
 
-def _scaling(meta: Mapping) -> str:
-    """Describe the scaling of features, as far as the sidecar states it."""
-    found = parameters_of(meta)
+def _scaling(metas: Sequence[Mapping]) -> str:
+    """Describe the scaling of features, as far as the sidecars state it."""
+    found = parameters_of(metas[0])
     text = ""
     if "unscaled_bands" in found:
         raw = set(found["unscaled_bands"] or ())
-        names = [str(b["Name"]) for b in meta.get("Bands", ()) if b["Name"] not in raw]
+        bands = [(m, str(b["Name"])) for m in metas for b in m.get("Bands", ())]
+        names = list(dict.fromkeys(n for m, n in bands if _is_scaled(m, n, raw)))
         text += f" The bands {join(names)} were standardised on training rows"
         text += (
             "; the features of test rows kept their raw scale."
@@ -215,6 +216,12 @@ def _scaling(meta: Mapping) -> str:
     if found.get("intercept") == "none":
         text += " No intercept was fitted."
     return text
+
+
+def _is_scaled(meta: Mapping, band: str, unscaled: set[str]) -> bool:
+    """Tell whether a band of a map was standardised; the main band may be named by its space."""
+    own = str(meta.get("FeatureSpace")) if band == "model" else band
+    return band not in unscaled and own not in unscaled
 
 
 def _inference(maps: Sequence[Mapping]) -> str:

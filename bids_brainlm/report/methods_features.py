@@ -12,7 +12,7 @@ SILENCE = {
 OF_STORIES = {
     "acoustics": "Acoustics are loudness (root mean square, level) and a log-mel spectrum of the "
     "audio file, averaged within TRs.",
-    "position": "Position is the share of the story that has passed, and its square.",
+    "position": "Position is the share of the story that has passed, centred, and its square.",
     "oasm": "The orthogonal autocorrelated-stimulus matrix (an identity matrix blurred along "
     "time) served as a control without content.",
 }
@@ -58,11 +58,14 @@ def features_text(maps: Sequence[Mapping]) -> str:
     -------
     str
     """
+    used_as_bands = [b for m in maps for b in m.get("Bands") or ()]
+    maps = [*maps, *({**b, "FeatureSpace": b["Name"]} for b in used_as_bands if "Model" in b)]
     sentences = [
         _vectors(model) if model.get("Kind") == "static vectors" else _model(label, model, maps)
         for label, model in models_of(maps).items()
     ]
-    sentences += _linguistic(maps)
+    language = bool(sentences)
+    sentences += _linguistic([*maps, *used_as_bands])
     used = dict.fromkeys(
         [str(m.get("FeatureSpace")) for m in maps]
         + [str(b["Name"]) for m in maps for b in m.get("Bands") or ()]
@@ -70,9 +73,14 @@ def features_text(maps: Sequence[Mapping]) -> str:
     sentences += [text for space, text in OF_STORIES.items() if space in used]
     brought = sorted(s.removeprefix("stim-") for s in used if s.startswith("stim-"))
     if brought:
-        sentences.append(f"The dataset's own recordings {join(brought)} were used as they are.")
+        sentences.append(
+            f"The dataset's own recordings {join(brought)} were put on the volumes (averaged "
+            "within TRs, copied or interpolated, as their sampling rate demands)."
+        )
+    if any(m.get("ContextBorders") for m in maps):
+        sentences.append("A model's context started anew at the borders of the outer folds.")
     policies = [SILENCE.get(p, p) for p in names_of(maps, "SilencePolicy")]
-    if sentences and policies:
+    if language and policies:
         sentences.append(f"TRs without words were {join(policies)} in language features.")
     return " ".join(sentences)
 

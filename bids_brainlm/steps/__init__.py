@@ -12,10 +12,12 @@ ORDER = (
     "surprisal",
     "representations",
     "linguistic",
+    "decoding",
     "static",
     "controls",
     "parcels",
     "encoding",
+    "heads",
     "reports",
 )
-GROUP_ORDER = ("ceilings", "group", "reports")
+GROUP_ORDER = ("ceilings", "group", "correspondence", "reports")

@@ -212,6 +212,19 @@ def state(job: Job) -> str:
     return "done"
 
 
+def outputs_of_record(job: Job) -> set[Path]:
+    """Return the files that the stored record of a job lists; empty if it cannot be read."""
+    try:
+        stored = json.loads(job.record.read_text(encoding="utf-8"))
+        listed = stored.get("Outputs", {})
+        names = [name for name in listed if isinstance(name, str)]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError):
+        return set()
+    root = _root(job).resolve()
+    paths = {root / name for name in names}
+    return {path for path in paths if path.resolve().is_relative_to(root)}
+
+
 def difference(job: Job) -> str:
     """Say in words in what a stored result differs from what is asked for."""
     stored = json.loads(job.record.read_text(encoding="utf-8"))

@@ -85,6 +85,12 @@ def _control(job: Job, settings: Params) -> list[str]:
             f"{job.unit}: {n_empty} of {grid.n_trs} TRs have no values; they count as 0 after "
             "standardisation."
         )
+    bands = more.get("NumberOfMelBands")
+    if isinstance(bands, Mapping) and bands["Kept"] < bands["Asked"]:
+        warnings.append(
+            f"{job.unit}: {bands['Asked'] - bands['Kept']} of {bands['Asked']} mel bands lie above "
+            "half the sampling rate of the audio file and are left out."
+        )
     finish(
         job,
         {
@@ -149,6 +155,8 @@ def _acoustics(job: Job, grid: TRGrid, n_bands: int) -> Found:
     more = {
         "Description": "low-level acoustics: loudness and mel spectrum",
         "Audio": {"File": path.name, "SamplingRate": info.rate, "Channels": info.n_channels},
+        "NumberOfMelBands": {"Asked": n_bands, "Kept": len(found.centres)},
+        "AudioSha256": write.sha256_file(path),
         "NumberOfRowsCoveredInPart": int(((found.covered > 0) & (found.covered < 1)).sum()),
     }
     return values, columns, more

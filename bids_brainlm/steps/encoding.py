@@ -6,8 +6,7 @@ factorisations. One column of a map is one layer (or the single column of a spac
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +16,14 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, NumericalError
+from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import blas, crossval, design, multiple, resampling
-from bids_brainlm.steps import encoding_columns
+from bids_brainlm.steps import encoding_columns, encoding_runs
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
-from bids_brainlm.steps.encoding_sidecar import describe, description, gap_in_trs
+from bids_brainlm.steps.encoding_sidecar import describe, description
 
 NAME = "encoding"
 VERSION = 2
-TARGETS_AT_ONCE = 40_000  # bounds memory; never changes a result
 
 
 @dataclass(frozen=True)
@@ -116,64 +114,13 @@ def record(unit: Unit, names: Names) -> Path:
     return unit.place(names, "boldmap", "json", {"desc": desc(unit), "stat": "r"})
 
 
-@dataclass
-class _Person:
-    """One run's targets: ``kept`` tells which parcels have a series."""
-
-    job: Job
-    series: np.ndarray
-    kept: np.ndarray
-    columns: list[crossval.Result]
-
-
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Encode several runs of one story with one feature space."""
-    outcomes, people = [], []
-    for job in jobs:
-        try:
-            people.append(_read_person(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-    for batch in _batches(people):
-        try:
-            outcomes += _encode_batch(batch, settings, resources)
-        except BrainLMError as error:
-            outcomes += [Outcome(person.job, error) for person in batch]
-    return outcomes
-
-
-def _read_person(job: Job) -> _Person:
-    """Read the parcel series of a run."""
-    path = made_by(job, "parcels").outputs["series"]
-    if path.suffix == ".nc":
-        import xarray
-
-        with xarray.open_dataset(path, engine="h5netcdf") as stored:
-            series = stored["series"].to_numpy().astype(np.float64)
-    else:
-        _, series = write.read_matrix_tsv(path)
-    kept = np.isfinite(series).all(axis=0)
-    return _Person(job, series, kept, [])
-
-
-def _batches(people: Sequence[_Person]) -> Iterator[list[_Person]]:
-    """Group runs of equal length into batches that fit into memory."""
-    by_length: dict[int, list[_Person]] = defaultdict(list)
-    for person in people:
-        by_length[len(person.series)].append(person)
-    for same in by_length.values():
-        batch: list[_Person] = []
-        for person in same:
-            n_targets = sum(int(p.kept.sum()) for p in batch) + int(person.kept.sum())
-            if batch and n_targets > TARGETS_AT_ONCE:
-                yield batch
-                batch = []
-            batch.append(person)
-        yield batch
+    return encoding_runs.each_batch(jobs, lambda batch: _encode_batch(batch, settings, resources))
 
 
 def _encode_batch(
-    batch: Sequence[_Person], settings: Params, resources: Resources
+    batch: Sequence[encoding_runs.Person], settings: Params, resources: Resources
 ) -> list[Outcome]:
     """Fit all columns for a batch of runs and write their maps."""
     job = batch[0].job
@@ -182,7 +129,7 @@ def _encode_batch(
     nuisance = encoding_columns.nuisance_bands(job, settings.bands, scaled, n_trs)
     columns = encoding_columns.main_columns(job, scaled, n_trs)
     plan = _plan(job, settings, n_trs, len(nuisance) + (columns[0][1] is not None))
-    targets = [person.series[:, person.kept] for person in batch]
+    targets = [person.targets for person in batch]
     main = None if columns[0][1] is None else "model"
 
     def fit(column: tuple[str, design.Band | None]) -> list[dict[str, object]]:
@@ -212,30 +159,21 @@ def _encode_batch(
 
 def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
     """Fix the folds of a story."""
-    tr = float(job.facts["tr"])
-    first, last = settings.trim
-    rows = np.arange(first, n_trs - last)
-    if len(rows) < 4 * settings.cv:
-        raise NumericalError(
-            f"{job.unit}: {n_trs} volumes less {first} + {last} trimmed are {max(len(rows), 0)} "
-            f"rows, too few for {settings.cv} folds.",
-            hint="Use fewer folds with --cv or a shorter --trim.",
-        )
-    return crossval.make_plan(
-        rows,
-        n_folds=settings.cv,
-        n_inner=settings.inner_cv,
-        gap=gap_in_trs(settings.gap, tr),
-        n_bands=n_bands,
-        n_gammas=settings.n_iter,
-        alphas=settings.alphas,
-        delays=settings.delays,
-        seed=settings.seed,
-        score=settings.selection_score,
-        test_scaling=settings.test_scaling,
-        centre=settings.intercept == "train",
-        common_scale=settings.kernel_scaling == "trace",
-    )
+    given = {
+        "cv": settings.cv,
+        "inner_cv": settings.inner_cv,
+        "gap": settings.gap,
+        "trim": settings.trim,
+        "n_iter": settings.n_iter,
+        "alphas": settings.alphas,
+        "delays": settings.delays,
+        "seed": settings.seed,
+        "selection_score": settings.selection_score,
+        "test_scaling": settings.test_scaling,
+        "intercept": settings.intercept,
+        "kernel_scaling": settings.kernel_scaling,
+    }
+    return encoding_runs.fold_plan(job, n_trs, n_bands, given)
 
 
 def _test(
@@ -269,7 +207,7 @@ def _test(
 
 
 def _write_person(
-    person: _Person,
+    person: encoding_runs.Person,
     labels: Sequence[str],
     tables: Sequence[Mapping[str, object]],
     plan: crossval.Plan,
@@ -277,7 +215,6 @@ def _write_person(
 ) -> None:
     """Write all maps of one run."""
     job = person.job
-    n_parcels = len(person.kept)
     parcels = made_by(job, "parcels")
     maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
     meta = describe(job, labels, tables, plan, bands)
@@ -285,9 +222,7 @@ def _write_person(
     for stat in statistics(job.unit, [band.name for band in bands]):
         if stat == "unique":
             continue
-        values[stat] = np.full((n_parcels, len(labels)), np.nan)
-        for c, table in enumerate(tables):
-            values[stat][person.kept, c] = table[stat]
+        values[stat] = person.spread(np.column_stack([table[stat] for table in tables]))
     if job.unit.feature != "nuisance":
         base = read_map(made_by(job, "encoding").outputs["r2.tsv"])[3]
         values["unique"] = values["r2"] - base

@@ -13,6 +13,7 @@ from bids_brainlm.numerics import design
 from bids_brainlm.steps.base import Job, made_by
 
 WORD_BANDS = ("silence", "counts", "phonemes")
+MIN_COVERED = 0.5  # share of TRs that a control must cover
 LAYERED = ("embeddings", "transformations")
 Column = tuple[str, design.Band | None]
 
@@ -71,14 +72,14 @@ def nuisance_bands(
             members = sidecar["Bands"].get(name)
             if members:
                 own = values[:, [header.index(c) for c in members]]
-                found.append(_control(name, own, scaling))
+                found.append(_control(job.unit.story, name, own, scaling))
             continue
         (_, own), *_ = _read(job, name).items()
         own = own[:n_trs].astype(np.float64)
         if name == "static":
             found.append(_language(name, own, _silent(job, n_trs), scaling))
         else:
-            found.append(_control(name, own, scaling))
+            found.append(_control(job.unit.story, name, own, scaling))
     return found
 
 
@@ -113,11 +114,45 @@ def main_columns(job: Job, scaling: Scaling, n_trs: int) -> list[Column]:
     for label, values in _read(job, feature).items():
         own = values[:n_trs].astype(np.float64)
         if job.facts["spaces"][feature] == "controls":
-            band = _control("model", own, scaling, as_name=feature)
+            band = _control(job.unit.story, "model", own, scaling, as_name=feature)
         else:
             band = _language("model", own, silent, scaling)
         found.append((label, band))
     return found
+
+
+def heads_band(job: Job, scaling: Scaling, n_trs: int) -> tuple[design.Band, list[str], int]:
+    """Return the band of all heads' transformations, the heads' names, and units of a head.
+
+    Parameters
+    ----------
+    job : Job
+        Its upstream ``features`` job holds the transformations.
+    scaling : Scaling
+    n_trs : int
+        Rows of the run.
+
+    Returns
+    -------
+    band : Band
+        Named ``model``; columns head after head, those of the first layer first.
+    labels : list of str
+        ``L01H01`` ...
+    head_dim : int
+    """
+    import xarray
+
+    made = made_by(job, "features")
+    with xarray.open_dataset(made.outputs["features"], engine="h5netcdf") as stored:
+        values = stored["transformations"].to_numpy()[:n_trs].astype(np.float64)
+    n_rows, n_layers, n_heads, head_dim = values.shape
+    labels = [
+        f"L{layer:02d}H{head:02d}"
+        for layer in range(1, n_layers + 1)
+        for head in range(1, n_heads + 1)
+    ]
+    band = _language("model", values.reshape(n_rows, -1), _silent(job, n_trs), scaling)
+    return band, labels, head_dim
 
 
 def _silent(job: Job, n_trs: int) -> np.ndarray:
@@ -135,14 +170,16 @@ def _language(name: str, values: np.ndarray, silent: np.ndarray, scaling: Scalin
 
 
 def _control(
-    name: str, values: np.ndarray, scaling: Scaling, as_name: str | None = None
+    story: str | None, name: str, values: np.ndarray, scaling: Scaling, as_name: str | None = None
 ) -> design.Band:
     """Make a band of features that silence does not touch; rows without values count as 0."""
     known = np.isfinite(values).all(axis=1)
-    if not known.any():
+    if known.mean() < MIN_COVERED:
         raise NumericalError(
-            f"Band {as_name or name}: none of {len(values)} TRs has values.",
-            hint="Check that the file covers the story (--stimulus-onset, --bands, --features).",
+            f"{story}, {as_name or name}: {int(known.sum())} of {len(values)} TRs have values, "
+            f"expected at least {MIN_COVERED:.0%}.",
+            hint="Check that the file covers the story (--stimulus-onset), or leave it out of "
+            "--bands and --features.",
         )
     filled = np.where(known[:, None], values, 0.0)
     return design.Band(name, filled, known, scaling.is_scaled(as_name or name))
@@ -153,7 +190,8 @@ def _read(job: Job, feature: str) -> dict[str, np.ndarray]:
     made = source_of(job, feature)
     if made.step == "attention":
         measures = [k for k in made.outputs if not k.endswith("_json")]
-        return {m: write.read_stim_tsv_gz(made.outputs[m]) for m in measures}
+        found = {m: write.read_stim_tsv_gz(made.outputs[m]) for m in measures}
+        return {m: values for m, values in found.items() if _varies(values)}
     if made.step == "features" and feature != "magnitudes":
         return _layers(job, made, feature)
     if made.step == "static":
@@ -163,6 +201,12 @@ def _read(job: Job, feature: str) -> dict[str, np.ndarray]:
             return {"value": stored["static"].to_numpy()}
     key = "control" if made.step == "controls" else feature
     return {"value": write.read_stim_tsv_gz(made.outputs[key])}
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Tell whether a measure says anything (causal models never look ahead)."""
+    known = values[np.isfinite(values).all(axis=1)]
+    return len(known) > 0 and bool((known != known[0]).any())
 
 
 def _layers(job: Job, made: Job, feature: str) -> dict[str, np.ndarray]:

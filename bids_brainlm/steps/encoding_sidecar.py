@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.numerics import crossval, design, folds
+from bids_brainlm.numerics import controls, crossval, design, folds
 from bids_brainlm.steps import encoding_columns
 from bids_brainlm.steps.base import Job, made_by
 
 STATISTICS = {
     "r": "Pearson r of the main band's own prediction with the data, mean over folds",
     "rjoint": "Pearson r of the whole prediction with the data, mean over folds",
-    "r2": "R2 of the whole prediction against the training mean, pooled over folds",
+    "r2": "R2 of the whole prediction, pooled over folds; the mean of each test block is left out, "
+    "since scaling over the run ties it to the training mean",
     "unique": "R2 of the joint model minus R2 of the refitted nuisance-only model",
     "p": "one-sided p of r, block permutation of held-out predictions, (k + 1) / (n + 1)",
     "q": "p adjusted for the false discovery rate over the parcels of a column",
@@ -93,9 +94,34 @@ def describe(
         "Seed": job.settings["seed"],
         "Inference": _inference(job, labels, tables),
         "EmptyParcels": known["EmptyParcels"],
-        "Warnings": known["Warnings"],
-        "Sources": known["Sources"],
+        "ContextBorders": source.get("ContextBorders"),
+        "Warnings": [*known["Warnings"], *_warnings(job, source, plan)],
+        "Sources": [*known["Sources"], *job.facts["sources"]],
     }
+
+
+def _warnings(job: Job, source: Mapping[str, object], plan: crossval.Plan) -> list[str]:
+    """Return where context or autocorrelation can reach from training to test rows."""
+    found = []
+    borders = source.get("ContextBorders")
+    starts = [int(fold.test[0]) for fold in plan.outer[1:]]
+    if borders and list(borders) != starts:
+        found.append(
+            f"{job.unit.story}: the run is shorter than the story, so its folds begin at rows "
+            f"{starts}, not at {borders}, where the model's context starts anew; text crosses "
+            "from training to test rows."
+        )
+    if "oasm" in job.facts["spaces"]:
+        made = write.read_json(encoding_columns.source_of(job, "oasm").record)
+        needed = controls.oasm_gap(float(made["Sigma"]), plan.delays)
+        tr = float(job.facts["tr"])
+        gap = gap_in_trs(float(job.settings["gap"]), tr)
+        if gap < needed:
+            found.append(
+                f"{job.unit.story}: the gap of {gap} TRs lets oasm reach from training to test "
+                f"rows; a gap of {needed} TRs (--gap {needed * tr:g}) does not."
+            )
+    return found
 
 
 def _band(job: Job, band: design.Band) -> dict[str, object]:
@@ -107,6 +133,10 @@ def _band(job: Job, band: design.Band) -> dict[str, object]:
     }
     if band.name in ("counts", "phonemes") and made_by(job, "words").facts["phones"] == "estimated":
         found["PhonesEstimated"] = True
+    if band.name in job.facts["spaces"]:
+        source = write.read_json(encoding_columns.source_of(job, band.name).record)
+        kept = ("Model", "Pipeline", "Audio", "Sigma", "Recording", "Resampling")
+        found.update({key: source[key] for key in kept if source.get(key) is not None})
     return found
 
 

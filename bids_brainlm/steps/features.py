@@ -81,6 +81,8 @@ def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -
     )
     grid = stories.grid_of(words)
     warnings = []
+    if model.no_heads_reason is not None:
+        warnings.append(f"{job.unit}: {model.no_heads_reason}; only embeddings are extracted.")
     if found.n_truncated:
         warnings.append(
             f"{job.unit}: {found.n_truncated} text windows were longer than the model's "
@@ -145,5 +147,5 @@ def _write_magnitudes(job: Job, found: measures.Features) -> None:
         "magnitudes",
         found.magnitudes.reshape(n_trs, -1),
         stories.head_columns(n_layers, n_heads, what, "arbitrary"),
-        {"Description": f"{what} of each attention head", "EmptyTRs": EMPTY},
+        {"Description": f"{what} of each attention head", "EmptyTRs": EMPTY.replace("NaN", "n/a")},
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bids_brainlm.numerics import multiple, resampling
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 
 NAME = "group"
-VERSION = 2
+VERSION = 3
 CORRELATIONS = ("r", "rjoint")
 VOXELS = "voxels"
 DESCRIPTIONS = {
@@ -65,12 +66,13 @@ def params(config: Config) -> Params:
     )
 
 
-def statistics(feature: str) -> list[str]:
-    """Return the statistics that are written for a feature space."""
-    base = ["mean", "cilow", "cihigh", "p", "q", "meanthresholded", "normalized", "r2"]
-    if feature == "nuisance":
-        return base
-    return [*base, "rjoint", "rjointp", "rjointq", "unique", "uniquep", "uniqueq"]
+def statistics(available: Collection[str]) -> list[str]:
+    """Return the statistics that are written, from those that all participants have."""
+    found = ["mean", "cilow", "cihigh", "p", "q", "meanthresholded", "normalized"]
+    for stat in ("r2", "rjoint", "unique"):
+        if stat in available:
+            found += [stat] if stat == "r2" else [stat, f"{stat}p", f"{stat}q"]
+    return found
 
 
 def outputs(unit: Unit, names: Names, stats: Sequence[str]) -> dict[str, Path]:
@@ -150,21 +152,27 @@ def _maps(job: Job, settings: Params) -> list[str]:
     low, high = _by_column(z, lambda v, rng: _interval(v, settings, rng), settings)
     tables["cilow"], tables["cihigh"] = np.tanh(low), np.tanh(high)
     tables["p"], tables["q"] = _p_and_q(z, settings)
+    if _are_heads(found.columns):
+        tables["q"] = multiple.benjamini_hochberg(tables["p"].ravel()).reshape(z.shape[1:])
     tables["meanthresholded"] = np.where(tables["q"] <= settings.fdr, tables["mean"], np.nan)
     ceiling = _ceiling(job, found.names)
     usable = ceiling >= max(settings.ceiling_floor, 1e-6)
     tables["normalized"] = np.where(usable, tables["mean"] / np.where(usable, ceiling, 1), np.nan)
-    tables["r2"] = _mean(_read(job, "r2").values)
-    if job.unit.feature != "nuisance":
-        joint = _read(job, "rjoint").values
-        tables["rjoint"] = np.tanh(_mean(joint))
-        tables["rjointp"], tables["rjointq"] = _p_and_q(joint, settings)
-        unique = _read(job, "unique").values
-        tables["unique"] = _mean(unique)
-        tables["uniquep"], tables["uniqueq"] = _p_and_q(unique, settings)
+    if "r2.tsv" in job.outputs:
+        tables["r2"] = _mean(_read(job, "r2").values)
+    for stat in ("rjoint", "unique"):
+        if f"{stat}.tsv" in job.outputs:
+            values = _read(job, stat).values
+            tables[stat] = np.tanh(_mean(values)) if stat in CORRELATIONS else _mean(values)
+            tables[f"{stat}p"], tables[f"{stat}q"] = _p_and_q(values, settings)
     warnings = _too_few(job, settings, len(found.participants))
     _write(job, settings, found, tables, warnings)
     return warnings
+
+
+def _are_heads(columns: Sequence[str]) -> bool:
+    """Tell whether the columns are heads, which are corrected together with the parcels."""
+    return all(re.fullmatch(r"L\d+H\d+", column) for column in columns)
 
 
 def _too_few(job: Job, settings: Params, n_participants: int) -> list[str]:
@@ -253,7 +261,7 @@ def _write(
             else settings.n_bootstraps,
             "NumberOfBootstraps": settings.n_bootstraps,
             "Alternative": "greater",
-            "Family": "parcels of one column",
+            "Family": "all heads and parcels" if _are_heads(columns) else "parcels of one column",
             "Correction": "Benjamini-Hochberg",
             "FDR": settings.fdr,
             "NumberOfSignificant": significant,

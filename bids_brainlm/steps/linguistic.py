@@ -18,6 +18,7 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_
 
 NAME = "linguistic"
 VERSION = 1
+LONG_SENTENCES = 100  # mean number of tokens above which borders were hardly found
 COUNTS, PRESENCE, DISTANCES = "linguistic", "linguisticPresence", "linguisticDistances"
 
 
@@ -180,6 +181,11 @@ def _warnings(
         warnings.append(
             f"{story}: {parse.n_words_missing} of {n_words} words are not in the transcript's text "
             "and have no linguistic features."
+        )
+    if len(parse.tokens) > LONG_SENTENCES * max(parse.n_sentences, 1):
+        warnings.append(
+            f"{story}: the spaCy pipeline found {parse.n_sentences} sentences in "
+            f"{len(parse.tokens)} tokens; distances across sentences mean little."
         )
     if found.impossible:
         warnings.append(

@@ -11,7 +11,6 @@ import numpy as np
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import blas, representations
 from bids_brainlm.steps import stories
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
@@ -66,11 +65,7 @@ def _story(job: Job) -> list[str]:
     valid = np.isfinite(embeddings[:, 0, 0])
     n_rows = int(valid.sum())
     if n_rows < MIN_ROWS:
-        raise NumericalError(
-            f"{job.unit}: {n_rows} TRs with words, expected at least {MIN_ROWS} to compare "
-            "representations.",
-            hint="Leave transformations or embeddings out of --features.",
-        )
+        return _too_few(job, n_rows)
     # Transformations of a block are made from the embeddings before it and go into those after.
     found = representations.compare_layers(embeddings[valid, 1:], heads[valid])
     parts = {"rdm": (1, 1, found.layer_by_layer)}
@@ -103,6 +98,17 @@ def _story(job: Job) -> list[str]:
         },
     )
     return []
+
+
+def _too_few(job: Job, n_rows: int) -> list[str]:
+    """Write an empty comparison of a story that has too few TRs with words."""
+    _write_table(job.outputs["table"], {})
+    warnings = [
+        f"{job.unit}: {n_rows} TRs with words are too few to compare representations (at least "
+        f"{MIN_ROWS})."
+    ]
+    finish(job, {"Story": job.unit.story, "NumberOfRows": n_rows, "Warnings": warnings})
+    return warnings
 
 
 def _read(features: Job) -> tuple[np.ndarray, np.ndarray]:

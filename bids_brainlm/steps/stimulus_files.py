@@ -12,11 +12,6 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.errors import ReadWriteError
 from bids_brainlm.report.content import Representations, StimulusFile
 
-WHAT = {
-    "words": "word rate",
-    "nuisance": "the bands silence, counts and, where known, phonemes",
-    "phonemes": "phones that begin in the TR",
-}
 FOLDER = (
     ("words", ".tsv", "aligned words"),
     ("tokens", ".tsv", "parsed tokens"),
@@ -48,7 +43,7 @@ def _recordings(names: Names, story: str) -> Iterator[StimulusFile]:
     for path in names.find("stim", {"story": story, "ext": "json"}):
         meta = write.read_json(path)
         recording = names.parse(path)[1]["recording"]
-        what = str(meta.get("Description") or WHAT.get(recording, ""))
+        what = str(meta.get("Description", ""))
         data = path.with_name(path.name.replace(".json", ".tsv.gz"))
         yield _file(names, data, recording, what, meta)
 
@@ -114,14 +109,14 @@ def _representations(names: Names, path: Path) -> Representations:
             f"{path.name} cannot be read for the report: {error}.",
             hint="Remove the file and run again, or make the results anew with --overwrite.",
         ) from None
-    matrices = {}
+    matrices: dict[str, np.ndarray] = {}
     for part in dict.fromkeys(table["part"]):
         mine = parts == part
         first, second = rows[mine] - rows[mine].min(), columns[mine] - columns[mine].min()
         matrix = np.full((first.max() + 1, second.max() + 1), np.nan)
         matrix[first, second] = values[mine]
         matrices[str(part)] = matrix
-    layers = tuple(int(k) for k in sorted(set(rows[parts == "rdm"])))
+    layers = tuple(range(1, len(matrices.get("rdm", ())) + 1))
     meta = write.read_json(path.with_suffix(".json"))
     model = names.parse(path)[1]["model"]
     return Representations(model, names.relative(path), layers, matrices, meta)

@@ -152,8 +152,7 @@ def head_columns(n_layers: int, n_heads: int, what: str, units: str) -> dict[str
 def describe(model: models.LanguageModel, job: Job) -> dict[str, object]:
     """Describe a model and what it saw, for sidecars, from the settings of the job's step."""
     settings = job.settings
-    window = settings["context"] == "window"
-    limit, kept = settings["context_tokens"]
+    tokens = settings["context_tokens"]
     return {
         "Label": job.unit.model,
         "Name": model.source.name,
@@ -168,8 +167,8 @@ def describe(model: models.LanguageModel, job: Job) -> dict[str, object]:
         "HeadsReadable": model.heads is not None,
         "Causal": model.causal,
         "Context": settings["context"],
-        "ContextTRs": settings["context_trs"] if window else None,
-        "ContextTokens": None if window else {"Limit": limit, "Kept": kept},
+        "ContextTRs": settings["context_trs"],
+        "ContextTokens": None if tokens is None else {"Limit": tokens[0], "Kept": tokens[1]},
     }
 
 

@@ -19,6 +19,11 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
 NAME = "words"
 VERSION = 2
 WELL_COVERED = 0.95  # share of words in the dictionary below which the reader is told
+RECORDINGS = {
+    "words": "number of words in each TR",
+    "nuisance": "the bands silence, counts and, where known, phonemes",
+    "phonemes": "phones that begin in each TR, presence and number",
+}
 LATE_START = 5.0  # s; a longer wait for the first word points to a wrong audio onset
 
 
@@ -178,6 +183,9 @@ def _write_stims(
                 "StartTime": grid.onset,
                 "SamplingFrequency": 1 / grid.tr,
                 "Story": job.unit.story,
+                "Description": RECORDINGS[recording],
+                "EmptyTRs": "0",
+                "PhonesEstimated": job.facts["phones"] == "estimated",
                 "Bands": _band_columns(header),
                 **_columns(header, str(job.facts["phones"])),
                 **stamp(job),

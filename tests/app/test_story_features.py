@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import wave
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import small_alice
@@ -305,3 +307,149 @@ def test_the_output_passes_the_validator(out):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     issues = json.loads(done.stdout)["issues"]["issues"]
     assert [i for i in issues if i["severity"] == "error"] == []
+
+
+def _changed(path, old, new):
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+@pytest.fixture
+def quick(run, tmp_path, monkeypatch):
+    """Return a caller of the stimulus or participant level on a copy that a test may spoil."""
+    bids, _, flags = run
+    copied = tmp_path / "bids"
+    shutil.copytree(bids, copied)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*more, level="stimulus", out="out"):
+        known = [*flags, *more] if level != "group" else list(more)
+        arguments = small_alice.arguments(copied, tmp_path / out, *known, level=level)
+        return cli.main(arguments)
+
+    call.bids, call.out = copied, tmp_path / "out"
+    return call
+
+
+def test_every_input_of_a_control_is_in_its_key(quick, capsys):
+    """The sidecar of a recording, and the middle of a large audio file."""
+    assert quick("--features", "stim-pulse", "acoustics") == 0
+    sidecar = quick.bids / "task-alice_recording-pulse_stim.json"
+    _changed(sidecar, '"StartTime": 0', '"StartTime": 10')
+    assert quick("--features", "stim-pulse", "acoustics") == 73
+    assert "stim" in capsys.readouterr().err
+    assert quick("--features", "stim-pulse", "acoustics", "--overwrite") == 0
+    assert np.isnan(_load(quick.out, "stim-pulse").to_numpy()[:5, 0]).all()
+    sound = quick.bids / "stimuli" / "alice_audio.wav"
+    data = bytearray(sound.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 40_000] = bytes(40_000)
+    sound.write_bytes(bytes(data))
+    assert quick("--features", "acoustics") == 73
+
+
+def test_settings_that_do_not_matter_make_nothing_stale(quick, capsys):
+    assert quick("--features", "embeddings", "position", "oasm") == 0
+    capsys.readouterr()
+    more = ["--mel-bands", "9", "--context-tokens", "99", "9", "--seed", "5"]
+    assert quick("--features", "embeddings", "position", "oasm", *more) == 0
+    assert " 0 of " in capsys.readouterr().err
+
+
+def test_overwriting_leaves_nothing_of_the_other_settings(quick, run):
+    (quick.bids.parent / "few.dict").write_text("the  DH AH0\n")
+    phones = ["--bands", "silence", "counts", "phonemes", "--pronunciations", "few.dict"]
+    assert quick("--features", "position", *phones) == 0
+    assert any(s.feature == "phonemes" for s in bids_brainlm.list_features(quick.out))
+    assert quick("--features", "position", "--overwrite") == 0
+    assert not any(s.feature == "phonemes" for s in bids_brainlm.list_features(quick.out))
+
+
+def test_a_gap_that_autocorrelation_crosses_is_told(quick):
+    assert quick("--features", "oasm", "--gap", "10", level="participant") == 0
+    path = next(quick.out.glob("sub-18/func/*desc-oasm_stat-r_boldmap.json"))
+    warnings = " ".join(write.read_json(path)["Warnings"])
+    assert "--gap 38" in warnings  # 2 x 8 + 3 TRs of 2 s
+
+
+def test_a_shorter_run_has_other_folds_than_the_context(quick):
+    """The context starts anew where the folds of the whole story begin: told where they differ."""
+    image = small_alice.bold(quick.bids, "18")
+    loaded = nib.load(image)
+    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj)[..., :80], loaded.affine, loaded.header),
+             image)
+    table = small_alice.confounds(quick.bids, "18")
+    table.write_text("\n".join(table.read_text().splitlines()[:81]) + "\n")
+    flags = ["--features", "embeddings", "--context-borders", "folds", "--trim", "4", "4"]
+    assert quick(*flags, level="participant") == 0
+    path = next(quick.out.glob("sub-18/func/*desc-tinyEmbeddings_stat-r_boldmap.json"))
+    assert "text crosses from training to test rows" in " ".join(write.read_json(path)["Warnings"])
+
+
+def test_groups_do_not_mix_settings(quick, capsys):
+    people = ["18", "22", "23"]
+    for person, bands in zip(people, (["silence"], ["silence", "counts"], ["silence", "counts"]),
+                             strict=True):
+        assert quick("--features", "embeddings", "--bands", *bands, "--participant-label", person,
+                     level="participant") == 0
+    assert quick(level="group") == 65
+    text = capsys.readouterr().err
+    assert "sub-18" in text
+    assert "bands" in text
+    assert quick("--on-error", "continue", level="group") == 32
+    path = next(quick.out.glob("group/*desc-tinyEmbeddings_stat-mean_boldmap.json"))
+    meta = write.read_json(path)
+    assert meta["Participants"] == ["22", "23"]
+
+
+def test_a_model_of_an_unknown_family_gives_embeddings_and_says_so(quick, tmp_path, capsys):
+    model = write_tiny_model(tmp_path / "bert", "bert", "the cat sat on the mat", seed=3)
+    tokenizer = {p.name: p.read_bytes() for p in model.glob("*token*")}
+    from transformers import XLNetConfig, XLNetModel
+
+    config = XLNetConfig(vocab_size=200, d_model=16, n_layer=2, n_head=2, d_inner=32)
+    XLNetModel(config).save_pretrained(tmp_path / "xlnet")
+    for name, data in tokenizer.items():
+        (tmp_path / "xlnet" / name).write_bytes(data)
+    both = ["--model", f"odd={tmp_path / 'xlnet'}", "--features"]
+    assert quick(*both, "transformations") == 64
+    assert "xlnet cannot be read" in capsys.readouterr().err
+    assert quick(*both, "embeddings", "transformations") == 0
+    assert "Skipped odd transformations" in capsys.readouterr().err
+    assert _load(quick.out, "embeddings").sizes["layer"] == 3
+    meta = write.read_json(next(quick.out.glob("stimuli/*/*model-odd_features.json")))
+    assert "only embeddings" in " ".join(meta["Warnings"])
+
+
+def test_heads_are_maps_with_a_column_a_head(quick):
+    assert quick("--features", "heads", level="participant") == 0
+    func = quick.out / "sub-18" / "func"
+    stats = {p.name.split("_stat-")[1].split("_")[0] for p in func.glob("*desc-tinyHeads*.tsv")}
+    assert stats == {"r", "norm", "r2loss", "p", "q", "rthresholded"}
+    columns = next(func.glob("*desc-tinyHeads_stat-r_*.tsv")).read_text().split("\n")[0]
+    assert columns.split("\t") == ["index", "name", "L01H01", "L01H02", "L02H01", "L02H02"]
+
+
+@pytest.mark.parametrize("flags", [
+    ["--preset", "paper", "--n-iter", "2"], ["--silence", "ffill"], ["--silence", "zero-unscaled"],
+    ["--voxelwise"],
+])
+def test_presets_voxels_and_silence_policies_run_to_the_group(quick, flags):
+    people = ["--participant-label", "18", "22"]
+    spaces = ["--features", "embeddings", "linguistic", "--bands", "silence", "counts"]
+    assert quick(*spaces, *people, *flags, level="participant") == 0
+    assert quick(*flags, level="group") == 0
+    assert next(quick.out.glob("group/*desc-linguistic_stat-mean_boldmap.tsv")).is_file()
+    assert "Linguistic features are counts" in (quick.out / "logs/CITATION.md").read_text("utf-8")
+
+
+def test_level_aliases_and_underscores(quick):
+    bids, out = quick.bids, quick.out
+    common = small_alice.arguments(bids, out, "--participant_label", "18")
+    common[2] = "subject"
+    assert cli.main(common) == 0
+    common[common.index("18")] = "22"
+    assert cli.main(common) == 0
+    assert cli.main([str(bids), str(out), "dataset", "--n-permutations", "100",
+                     "--n-bootstraps", "100"]) == 0

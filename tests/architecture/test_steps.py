@@ -12,7 +12,8 @@ from source_tree import PACKAGE, tree
 
 from bids_brainlm import config, runner
 
-HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns", "stories",
+HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns",
+           "encoding_runs", "stories",
            "stimulus_files")
 STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem not in HELPERS)
 NOT_YET = {

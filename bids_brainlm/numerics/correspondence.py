@@ -1,0 +1,141 @@
+"""Whether heads that decode a label better also predict a parcel better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from bids_brainlm.errors import NumericalError
+
+_AT_ONCE = 500  # permutations in a product
+_ROUNDING = 1e-12  # correlations that are equal but for rounding count as ties
+MIN_HEADS = 4
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Rank correlations over heads.
+
+    Attributes
+    ----------
+    rho : array, shape (n_labels, n_parcels)
+        Spearman correlation over all heads.
+    p : array, shape (n_labels, n_parcels)
+        Two-tailed, by permutation of heads.
+    rho_within : array, shape (n_labels, n_parcels)
+        The same with layer partialled out: ranks less the mean rank of their layer.
+    p_within : array, shape (n_labels, n_parcels)
+        Two-tailed, by permutation of heads within layers.
+    """
+
+    rho: np.ndarray
+    p: np.ndarray
+    rho_within: np.ndarray
+    p_within: np.ndarray
+
+
+def correspond(
+    accuracy: np.ndarray,
+    scores: np.ndarray,
+    layers: np.ndarray,
+    *,
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> Correspondence:
+    """Correlate decoding accuracy and brain scores over heads.
+
+    Parameters
+    ----------
+    accuracy : array, shape (n_heads, n_labels)
+        Decoding accuracy; a label with NaN in any head is not tested.
+    scores : array, shape (n_heads, n_parcels)
+        Brain score of each head; a parcel with NaN in any head is not tested.
+    layers : array of int, shape (n_heads,)
+        Layer of each head.
+    n_permutations : int
+        The same permutations for all labels and parcels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Correspondence
+        NaN where nothing is tested or one side is constant.
+
+    Raises
+    ------
+    NumericalError
+        Shapes do not fit, or there are too few heads.
+
+    Notes
+    -----
+    p is (k + 1) / (n + 1). Free permutation takes heads as exchangeable, as the paper does.
+    Heads of a layer resemble each other, and both accuracy and score may change with depth: a
+    correlation over all heads can then be one over layers. The version within layers leaves
+    that out, and its permutations need exchangeable heads within a layer only.
+
+    References
+    ----------
+    .. [1] Kumar, Sumers et al. (2024), doi:10.1038/s41467-024-49173-5
+    """
+    n_heads = len(accuracy)
+    if len(scores) != n_heads or len(layers) != n_heads or n_heads < MIN_HEADS:
+        raise NumericalError(
+            f"Found decoding accuracies of {n_heads} heads, scores of {len(scores)} and layers of "
+            f"{len(layers)}, expected the same number, at least {MIN_HEADS}.",
+            hint="Make both with the same --model.",
+        )
+    ranks = [_ranks(accuracy), _ranks(scores)]
+    members = [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
+    free = [_unit(part - part.mean(axis=0)) for part in ranks]
+    within = [_unit(_less_layers(part, members)) for part in ranks]
+    seeds = rng.integers(2**63, size=2)
+    rho, p = _test(*free, [np.arange(n_heads)], n_permutations, np.random.default_rng(seeds[0]))
+    rho_in, p_in = _test(*within, members, n_permutations, np.random.default_rng(seeds[1]))
+    return Correspondence(rho, p, rho_in, p_in)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Rank each column over heads, ties by average; NaN where a column has any."""
+    known = np.isfinite(values).all(axis=0)
+    ranked = stats.rankdata(np.where(known, values, 0.0), axis=0)
+    return np.where(known, ranked, np.nan)
+
+
+def _less_layers(ranks: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
+    """Subtract the mean rank of each layer."""
+    left = ranks.copy()
+    for heads in members:
+        left[heads] -= ranks[heads].mean(axis=0)
+    return left
+
+
+def _unit(centred: np.ndarray) -> np.ndarray:
+    """Scale columns to length 1; NaN where they are constant."""
+    length = np.sqrt((centred**2).sum(axis=0))
+    return centred / np.where(length > 1e-9, length, np.nan)
+
+
+def _test(
+    first: np.ndarray,
+    second: np.ndarray,
+    members: list[np.ndarray],
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlate unit columns and permute the rows of the first within groups."""
+    rho = first.T @ second
+    limit = np.abs(rho) - _ROUNDING
+    count = np.zeros(rho.shape)
+    done = 0
+    while done < n_permutations:
+        n_now = min(_AT_ONCE, n_permutations - done)
+        order = np.tile(np.arange(len(first)), (n_now, 1))
+        for heads in members:
+            order[:, heads] = heads[np.argsort(rng.random((n_now, len(heads))), axis=1)]
+        drawn = np.einsum("phl,hk->plk", first[order], second, optimize=True)
+        count += (np.abs(drawn) >= limit).sum(axis=0)
+        done += n_now
+    p = (count + 1) / (n_permutations + 1)
+    return rho, np.where(np.isfinite(rho), p, np.nan)

@@ -1,0 +1,369 @@
+"""What each attention head contributes to the prediction of one encoding model.
+
+One model is fitted on all heads' transformations (one band). With the dual weights of a
+target, the part of head h is ``gamma K_h(test, train) @ dual``, where K_h is the kernel of
+the columns of that head alone, at all delays and with the scaling of the whole band. The
+parts of all heads add up to the part of the band. A part is read out of the fitted model;
+nothing is fitted again, and the language model is never run without a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bids_brainlm.errors import NumericalError
+from bids_brainlm.numerics import crossval, design, resampling
+
+
+@dataclass(frozen=True)
+class HeadTest:
+    """Settings of the block permutation of each head's prediction.
+
+    Attributes
+    ----------
+    block_length : int
+        Fewest TRs per block.
+    n_permutations : int
+        Number of permutations, the same ones for all heads, targets and participants.
+    seed : int or sequence of int
+        The permutations depend on it, on the number of rows and on nothing else.
+    """
+
+    block_length: int
+    n_permutations: int
+    seed: int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class HeadPart:
+    """One head in the model of one participant.
+
+    Attributes
+    ----------
+    prediction : sequence of array, shape (n_test, n_targets)
+        The head's own part in each outer fold, in units of the centred targets.
+    norm : array, shape (n_targets,)
+        L2 norm of the head's weights over its columns and delays, mean over outer folds.
+    """
+
+    prediction: Sequence[np.ndarray]
+    norm: np.ndarray
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """Heads of one participant.
+
+    Attributes
+    ----------
+    r : array, shape (n_targets, n_heads_total)
+        Mean over outer folds of Pearson r between the head's own part of the prediction and
+        the held-out target; a fold with a constant part counts as 0.
+    norms : array, shape (n_targets, n_heads_total)
+        See `HeadPart`. In units of the target per unit of the scaled feature: comparable
+        between heads, and between targets of equal variance.
+    model : crossval.Result
+        The whole model, as from `crossval.crossvalidate`: ``model.r`` is the r of the band
+        of all heads, ``model.rjoint`` and ``model.r2`` are those of all bands together;
+        chosen penalties and band weights.
+    r2_loss : array, shape (n_targets, n_heads_total), or None
+        R2 of the joint prediction minus R2 of the joint prediction without the head's part:
+        a *read-out knock-out*. It is neither a refit (the other heads' weights stay as they
+        are, though they could take over what heads share) nor an ablation of the language
+        model (later layers still see the head's output). Positive where the part helps.
+    p : array, shape (n_targets, n_heads_total), or None
+        Uncorrected p of the head's part, by permutation of blocks.
+    """
+
+    r: np.ndarray
+    norms: np.ndarray
+    model: crossval.Result
+    r2_loss: np.ndarray | None = None
+    p: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """A model that was fitted once, from which any head is read.
+
+    Attributes
+    ----------
+    band : design.Band
+        The band of all heads, before delays.
+    plan : crossval.Plan
+    sizes : sequence of float
+        What the band was divided by in each outer fold.
+    weights : list of list of array, shape (n_train, n_targets)
+        Dual weights times the band's gamma, by participant and outer fold.
+    observed, errors : list of list of array, shape (n_test, n_targets)
+        Centred targets, and what the joint prediction leaves of them, by participant and
+        outer fold.
+    models : list of crossval.Result
+        One per participant.
+    """
+
+    band: design.Band
+    plan: crossval.Plan
+    sizes: Sequence[float]
+    weights: list[list[np.ndarray]]
+    observed: list[list[np.ndarray]]
+    errors: list[list[np.ndarray]]
+    models: list[crossval.Result]
+
+
+def headwise(
+    bands: Sequence[design.Band],
+    groups: np.ndarray | Sequence[slice | np.ndarray],
+    targets: Sequence[np.ndarray],
+    plan: crossval.Plan,
+    *,
+    main: str,
+    knockout: bool = False,
+    test: HeadTest | None = None,
+) -> list[HeadResult]:
+    """Fit one model and score every head's own part of its prediction.
+
+    Parameters
+    ----------
+    bands : sequence of Band
+        Features of the whole story; one of them holds all heads.
+    groups : array of int, shape (n_heads_total, head_dim), or sequence of slice or array
+        For each head its columns of the main band *before* delays. For features of shape
+        (n_trs, n_layers, n_heads, head_dim), flattened in that order, it is
+        ``np.arange(n_layers * n_heads * head_dim).reshape(-1, head_dim)``.
+    targets : sequence of array, shape (n_trs, n_targets of the participant)
+        One array per participant, finite.
+    plan : Plan
+    main : str
+        Name of the band of all heads.
+    knockout : bool
+        Also give ``r2_loss``.
+    test : HeadTest, optional
+        Also give ``p``.
+
+    Returns
+    -------
+    list of HeadResult
+        One per participant, the same bit by bit whichever participants share the call. Heads
+        are in the order of ``groups``.
+
+    Raises
+    ------
+    NumericalError
+        Wrong groups, an unknown band, NaN, or shapes that do not fit.
+
+    Notes
+    -----
+    float64 throughout: a head's part is a small difference of large terms, and float32 costs
+    up to 4e-4 in r. Groups need not cover the band; the r of a head does not depend on the
+    other groups. Heads that share information share its weights, so that the r of a head is
+    not what the head would reach alone.
+    """
+    found = columns_of_heads(groups, _band(bands, main).features.shape[1])
+    fit = fit_heads(bands, targets, plan, main=main)
+    results = []
+    for k, model in enumerate(fit.models):
+        shape = (fit.observed[k][0].shape[1], len(found))
+        results.append(
+            HeadResult(
+                np.empty(shape),
+                np.empty(shape),
+                model,
+                np.empty(shape) if knockout else None,
+                np.empty(shape) if test is not None else None,
+            )
+        )
+    for head, columns in enumerate(found):
+        for k, part in enumerate(read_head(fit, columns)):
+            result = results[k]
+            result.r[:, head] = crossval.mean_r(part.prediction, fit.observed[k])
+            result.norms[:, head] = part.norm
+            if result.r2_loss is not None:
+                result.r2_loss[:, head] = _r2_loss(part, fit.errors[k], fit.observed[k])
+            if result.p is not None and test is not None:
+                result.p[:, head] = _p(part, result.model, plan, test)
+    return results
+
+
+def fit_heads(
+    bands: Sequence[design.Band],
+    targets: Sequence[np.ndarray],
+    plan: crossval.Plan,
+    *,
+    main: str,
+) -> HeadFit:
+    """Fit the model whose heads are read afterwards.
+
+    Parameters
+    ----------
+    bands : sequence of Band
+        Features of the whole story.
+    targets : sequence of array, shape (n_trs, n_targets of the participant)
+        One array per participant, finite.
+    plan : Plan
+    main : str
+        Name of the band of all heads.
+
+    Returns
+    -------
+    HeadFit
+
+    Raises
+    ------
+    NumericalError
+        No band has that name, NaN, or shapes that do not fit.
+
+    Notes
+    -----
+    Keeps about ``n_folds + 4`` copies of the targets, and no primal weights.
+    """
+    band = _band(bands, main)
+    names = [each.name for each in bands]
+    index = names.index(main)
+    gathered = crossval.Gathered.empty(len(targets))
+    sizes: list[float] = []
+    weights: list[list[np.ndarray]] = [[] for _ in targets]
+    for fitted, gammas in zip(crossval.fit_folds(bands, targets, plan), plan.gammas, strict=True):
+        gathered.add(fitted)
+        sizes.append(fitted.sizes[index])
+        for own, one in zip(weights, fitted.found, strict=True):
+            own.append(one.dual * gammas[one.gamma_index, index])
+    errors = [
+        [y - part.sum(axis=0) for y, part in zip(observed, parts, strict=True)]
+        for observed, parts in zip(gathered.observed, gathered.parts, strict=True)
+    ]
+    models = gathered.results(names, main)
+    return HeadFit(band, plan, sizes, weights, gathered.observed, errors, models)
+
+
+def read_head(fit: HeadFit, columns: np.ndarray) -> list[HeadPart]:
+    """Read some columns' own part out of a fitted model.
+
+    Parameters
+    ----------
+    fit : HeadFit
+        From `fit_heads`.
+    columns : array of int, shape (n_columns,)
+        Columns of the main band before delays, each once.
+
+    Returns
+    -------
+    list of HeadPart
+        One per participant.
+
+    Notes
+    -----
+    The columns are scaled, delayed and centred as in the band and divided by the size of the
+    *band*. The product ``X_test X_train' dual`` is taken in the cheaper order, through the
+    columns of the head or through its kernel; no array is larger than rows x targets. The
+    norm is ``sqrt(gamma^2 dual' K dual)``, which is that of ``gamma X_train' dual``.
+    """
+    some = replace(fit.band, features=fit.band.features[:, columns])
+    predictions: list[list[np.ndarray]] = [[] for _ in fit.weights]
+    norms: list[list[np.ndarray]] = [[] for _ in fit.weights]
+    for number, fold in enumerate(fit.plan.outer):
+        train, test, _ = design.fold_design(
+            some,
+            fold,
+            fit.plan.delays,
+            test_scaling=fit.plan.test_scaling,
+            centre=fit.plan.centre,
+            size=fit.sizes[number],
+        )
+        wide = train.shape[1] > train.shape[0]
+        inside, across = (train @ train.T, test @ train.T) if wide else (train.T, test)
+        for k, of_folds in enumerate(fit.weights):
+            dual = of_folds[number]
+            product = inside @ dual
+            squares = np.einsum("it,it->t", dual if wide else product, product)
+            predictions[k].append(across @ (dual if wide else product))
+            norms[k].append(np.sqrt(squares.clip(min=0.0)))
+    return [
+        HeadPart(own, np.mean(norm, axis=0)) for own, norm in zip(predictions, norms, strict=True)
+    ]
+
+
+def columns_of_heads(
+    groups: np.ndarray | Sequence[slice | np.ndarray], n_features: int
+) -> list[np.ndarray]:
+    """Check which columns belong to which head.
+
+    Parameters
+    ----------
+    groups : array of int, shape (n_heads_total, head_dim), or sequence of slice or array
+        Columns of each head before delays.
+    n_features : int
+        Columns of the band before delays.
+
+    Returns
+    -------
+    list of array of int, shape (head_dim,)
+        One per head.
+
+    Raises
+    ------
+    NumericalError
+        No head, a head without columns, columns outside the band, or a column in two heads.
+    """
+    found = []
+    for group in groups:
+        if isinstance(group, slice):
+            group = np.arange(group.start or 0, _end(group, n_features), group.step or 1)
+        columns = np.asarray(group)
+        if columns.ndim != 1 or not columns.size or not np.issubdtype(columns.dtype, np.integer):
+            raise NumericalError(
+                f"Head {len(found)} has columns of shape {columns.shape} and type "
+                f"{columns.dtype}, expected one or more integers."
+            )
+        found.append(columns)
+    if not found:
+        raise NumericalError("Found 0 heads, expected at least 1.")
+    every = np.concatenate(found)
+    if every.min() < 0 or every.max() >= n_features:
+        raise NumericalError(
+            f"Heads have columns {every.min()} to {every.max()}, expected 0 to {n_features - 1}."
+        )
+    n_twice = every.size - np.unique(every).size
+    if n_twice:
+        raise NumericalError(
+            f"{n_twice} columns belong to more than one head, expected each column once."
+        )
+    return found
+
+
+def _end(group: slice, n_features: int) -> int:
+    """End of a slice, not clipped to the band."""
+    return n_features if group.stop is None else group.stop
+
+
+def _band(bands: Sequence[design.Band], main: str) -> design.Band:
+    """Return the band of that name."""
+    for band in bands:
+        if band.name == main:
+            return band
+    raise NumericalError(f"Found bands {[band.name for band in bands]}, expected one named {main}.")
+
+
+def _r2_loss(
+    part: HeadPart, errors: Sequence[np.ndarray], observed: Sequence[np.ndarray]
+) -> np.ndarray:
+    """How much larger the error is without the part, in units of R2."""
+    total = crossval.squares(observed)
+    without = [e + own for own, e in zip(part.prediction, errors, strict=True)]
+    more = crossval.squares(without) - crossval.squares(errors)
+    return more / np.where(total > 0, total, np.nan)
+
+
+def _p(part: HeadPart, model: crossval.Result, plan: crossval.Plan, test: HeadTest) -> np.ndarray:
+    """Uncorrected p of a head, with the same permutations for each."""
+    return resampling.block_permutation_test(
+        np.concatenate(part.prediction),
+        model.observed,
+        block_length=test.block_length,
+        n_permutations=test.n_permutations,
+        rng=np.random.default_rng(test.seed),
+        segments=plan.segments,
+    ).p

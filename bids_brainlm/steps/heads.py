@@ -1,0 +1,215 @@
+"""Head-wise encoding: one model on all heads, and each head's own part of its prediction.
+
+Written as maps with one column a head (``desc-<model>Heads``), once per run and model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.maps import MapSet, write_map
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.config import Config
+from bids_brainlm.errors import BrainLMError
+from bids_brainlm.numerics import blas, crossval, design, heads, multiple
+from bids_brainlm.steps import encoding_columns, encoding_runs
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+from bids_brainlm.steps.encoding_sidecar import describe
+
+NAME = "heads"
+VERSION = 1
+DESCRIPTIONS = {
+    "r": "Pearson r of each head's own part of the prediction with the data, mean over folds",
+    "norm": "L2 norm of each head's weights over its columns and delays, mean over folds",
+    "r2loss": "R2 of the joint prediction minus R2 without the head's part: a read-out knock-out, "
+    "neither a refit nor an ablation of the language model",
+    "p": "one-sided p of r, block permutation of held-out predictions, (k + 1) / (n + 1)",
+    "q": "p adjusted for the false discovery rate over all heads and parcels of the participant",
+    "rthresholded": "r where q is at most the false discovery rate, else n/a",
+}
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings that this step reads."""
+
+    delays: tuple[int, ...]
+    cv: int
+    inner_cv: int
+    gap: float
+    trim: tuple[int, int]
+    n_iter: int
+    alphas: tuple[float, ...]
+    selection_score: str
+    kernel_scaling: str
+    silence: str
+    bands: tuple[str, ...]
+    unscaled_bands: tuple[str, ...]
+    test_scaling: str
+    intercept: str
+    seed: int
+    n_permutations: int
+    block_length: int
+    fdr: float
+
+
+def params(config: Config) -> Params:
+    """Cut out the settings of this step."""
+    e, s = config.encoding, config.stats
+    return Params(
+        delays=e.delays,
+        cv=e.cv,
+        inner_cv=e.inner_cv,
+        gap=e.gap,
+        trim=e.trim,
+        n_iter=e.n_iter,
+        alphas=e.alphas,
+        selection_score=e.selection_score,
+        kernel_scaling=e.kernel_scaling,
+        silence=e.silence,
+        bands=e.bands,
+        unscaled_bands=e.unscaled_bands,
+        test_scaling=e.test_scaling,
+        intercept=e.intercept,
+        seed=e.seed,
+        n_permutations=s.n_permutations,
+        block_length=s.block_length,
+        fdr=s.fdr,
+    )
+
+
+def outputs(unit: Unit, names: Names) -> dict[str, Path]:
+    """Return the files that the step writes, without the record (the sidecar of r)."""
+    found = {}
+    for stat in DESCRIPTIONS:
+        labels = {"desc": f"{unit.model}Heads", "stat": stat}
+        for ext in ("tsv", "nii.gz", "json"):
+            if (stat, ext) != ("r", "json"):
+                found[f"{stat}.{ext}"] = unit.place(names, "boldmap", ext, labels)
+    return found
+
+
+def record(unit: Unit, names: Names) -> Path:
+    """Return the sidecar that is written last."""
+    return unit.place(names, "boldmap", "json", {"desc": f"{unit.model}Heads", "stat": "r"})
+
+
+def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
+    """Encode several runs of one story with all heads of one model."""
+    return encoding_runs.each_batch(jobs, lambda batch: _batch(batch, settings, resources))
+
+
+def _batch(
+    batch: Sequence[encoding_runs.Person], settings: Params, resources: Resources
+) -> list[Outcome]:
+    """Fit one model for a batch of runs, read its heads, and write their maps."""
+    job, n_trs = batch[0].job, len(batch[0].series)
+    scaling = encoding_columns.Scaling(settings.silence, settings.unscaled_bands)
+    nuisance = encoding_columns.nuisance_bands(job, settings.bands, scaling, n_trs)
+    band, labels, head_dim = encoding_columns.heads_band(job, scaling, n_trs)
+    bands = [*nuisance, band]
+    plan = _plan(job, settings, n_trs, len(bands))
+    length = min(settings.block_length, len(plan.rows) // 6)
+    resources.progress(f"{job.unit}: {len(labels)} heads, {len(batch)} runs")
+    with blas.single_threaded():
+        found = heads.headwise(
+            bands,
+            np.arange(len(labels) * head_dim).reshape(-1, head_dim),
+            [person.targets for person in batch],
+            plan,
+            main="model",
+            knockout=True,
+            test=heads.HeadTest(settings.block_length, settings.n_permutations, (settings.seed, 3)),
+        )
+    outcomes = []
+    for person, result in zip(batch, found, strict=True):
+        try:
+            _write(person, result, labels, plan, bands, settings)
+            outcomes.append(Outcome(person.job))
+        except BrainLMError as error:
+            outcomes.append(Outcome(person.job, error))
+    return outcomes
+
+
+def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
+    """Fix the folds of a story."""
+    given = {
+        "cv": settings.cv,
+        "inner_cv": settings.inner_cv,
+        "gap": settings.gap,
+        "trim": settings.trim,
+        "n_iter": settings.n_iter,
+        "alphas": settings.alphas,
+        "delays": settings.delays,
+        "seed": settings.seed,
+        "selection_score": settings.selection_score,
+        "test_scaling": settings.test_scaling,
+        "intercept": settings.intercept,
+        "kernel_scaling": settings.kernel_scaling,
+    }
+    return encoding_runs.fold_plan(job, n_trs, n_bands, given)
+
+
+def _write(
+    person: encoding_runs.Person,
+    found: heads.HeadResult,
+    labels: Sequence[str],
+    plan: crossval.Plan,
+    bands: Sequence[design.Band],
+    settings: Params,
+) -> None:
+    """Write the maps of one run; the false discovery rate is that of heads and parcels."""
+    job = person.job
+    q = multiple.benjamini_hochberg(found.p.ravel()).reshape(found.p.shape)
+    tables = {
+        "r": found.r,
+        "norm": found.norms,
+        "r2loss": found.r2_loss,
+        "p": found.p,
+        "q": q,
+        "rthresholded": np.where(q <= settings.fdr, found.r, np.nan),
+    }
+    meta = _meta(job, found, q, labels, plan, bands)
+    parcels = made_by(job, "parcels")
+    maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
+    for stat, values in tables.items():
+        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        write_map(maps, paths, labels, person.spread(values))
+        if stat != "r":
+            described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
+            write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
+    finish(job, {"Description": DESCRIPTIONS["r"], "Statistic": "r", **meta})
+
+
+def _meta(
+    job: Job,
+    found: heads.HeadResult,
+    q: np.ndarray,
+    labels: Sequence[str],
+    plan: crossval.Plan,
+    bands: Sequence[design.Band],
+) -> Mapping[str, object]:
+    """Describe the one model behind all heads."""
+    model = found.model
+    gammas = np.stack([g[i] for g, i in zip(plan.gammas, model.gamma_index, strict=True)])
+    fitted = {
+        "alphas": np.bincount(model.alpha_index.ravel(), minlength=len(plan.alphas)),
+        "gammas": gammas.mean(axis=(0, 1)),
+        "significant": int(np.nansum(q <= float(job.settings["fdr"]))),
+        "block_length": min(int(job.settings["block_length"]), len(plan.rows) // 6),
+    }
+    meta = describe(job, ["value"], [fitted], plan, bands)
+    meta["Columns"] = list(labels)
+    meta["Inference"] = {**meta["Inference"], "Family": "all heads and parcels of the participant"}
+    meta["Inference"]["Scored"] = "each head's own part of the prediction"
+    meta["WholeModel"] = {
+        "MeanR": float(np.nanmean(model.r)),
+        "MeanRJoint": float(np.nanmean(model.rjoint)),
+        "MeanR2": float(np.nanmean(model.r2)),
+    }
+    return meta
