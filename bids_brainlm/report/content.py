@@ -81,6 +81,24 @@ class Representations:
 
 
 @dataclass(frozen=True)
+class HeadDecoding:
+    """What the heads of a model decode in one story.
+
+    ``accuracy`` and ``q`` have shape (n_heads, n_labels); ``heads`` are ``L01H01`` ...,
+    ``layers`` their layers.
+    """
+
+    model: str
+    path: str
+    heads: tuple[str, ...]
+    layers: tuple[int, ...]
+    labels: tuple[str, ...]
+    accuracy: np.ndarray
+    q: np.ndarray
+    meta: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Labels:
     """An atlas on a grid: ``image`` (x, y, z) holds parcel numbers, ``affine`` is in mm.
 
@@ -164,6 +182,7 @@ class GroupStory:
     scores: Mapping[tuple[str, str], np.ndarray]
     stimulus: tuple[StimulusFile, ...] = ()
     representations: tuple[Representations, ...] = ()
+    decoding: tuple[HeadDecoding, ...] = ()
 
     def descs(self) -> tuple[str, ...]:
         """Return the feature spaces with a group mean, nuisance left out."""

@@ -124,7 +124,7 @@ def _batch(
             plan,
             main="model",
             knockout=True,
-            test=heads.HeadTest(settings.block_length, settings.n_permutations, (settings.seed, 3)),
+            test=heads.HeadTest(length, settings.n_permutations, (settings.seed, 3)),
         )
     outcomes = []
     for person, result in zip(batch, found, strict=True):

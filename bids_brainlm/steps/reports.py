@@ -23,7 +23,7 @@ from bids_brainlm.report.content import (
     RunFacts,
     Words,
 )
-from bids_brainlm.steps.stimulus_files import representations_of, stimulus_files
+from bids_brainlm.steps.stimulus_files import decoding_of, representations_of, stimulus_files
 
 NAME = "reports"
 VERSION = 1
@@ -331,6 +331,7 @@ def _group_story(
         scores=scores,
         stimulus=stimulus_files(names, place["story"]),
         representations=representations_of(names, place["story"]),
+        decoding=decoding_of(names, place["story"]),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.errors import ReadWriteError
-from bids_brainlm.report.content import Representations, StimulusFile
+from bids_brainlm.report.content import HeadDecoding, Representations, StimulusFile
 
 FOLDER = (
     ("words", ".tsv", "aligned words"),
@@ -105,10 +105,7 @@ def _representations(names: Names, path: Path) -> Representations:
         values = np.array([np.nan if v == "n/a" else float(v) for v in table["value"]])
         parts = np.array(table["part"])
     except (KeyError, ValueError) as error:
-        raise ReadWriteError(
-            f"{path.name} cannot be read for the report: {error}.",
-            hint="Remove the file and run again, or make the results anew with --overwrite.",
-        ) from None
+        raise _damaged(path, error) from None
     matrices: dict[str, np.ndarray] = {}
     for part in dict.fromkeys(table["part"]):
         mine = parts == part
@@ -120,3 +117,51 @@ def _representations(names: Names, path: Path) -> Representations:
     meta = write.read_json(path.with_suffix(".json"))
     model = names.parse(path)[1]["model"]
     return Representations(model, names.relative(path), layers, matrices, meta)
+
+
+def decoding_of(names: Names, story: str) -> tuple[HeadDecoding, ...]:
+    """Read what the heads of each model decode in a story.
+
+    Raises
+    ------
+    ReadWriteError
+        A table cannot be read back.
+    """
+    return tuple(
+        _decoding(names, path) for path in names.find("decoding", {"story": story, "ext": "tsv"})
+    )
+
+
+def _decoding(names: Names, path: Path) -> HeadDecoding:
+    """Read one table; its rows are heads, and within them labels."""
+    table = write.read_tsv(path)
+    try:
+        labels = tuple(dict.fromkeys(table["label"]))
+        pairs = [(int(a), int(b)) for a, b in zip(table["layer"], table["head"], strict=True)]
+        heads = tuple(dict.fromkeys(pairs))
+        accuracy, q = (
+            np.array([np.nan if v == "n/a" else float(v) for v in table[key]]).reshape(
+                len(heads), len(labels)
+            )
+            for key in ("accuracy", "q")
+        )
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return HeadDecoding(
+        names.parse(path)[1]["model"],
+        names.relative(path),
+        tuple(f"L{layer:02d}H{head:02d}" for layer, head in heads),
+        tuple(layer for layer, _ in heads),
+        labels,
+        accuracy,
+        q,
+        write.read_json(path.with_suffix(".json")),
+    )
+
+
+def _damaged(path: Path, error: Exception) -> ReadWriteError:
+    """Return the error for a table that cannot be read back."""
+    return ReadWriteError(
+        f"{path.name} cannot be read for the report: {error}.",
+        hint="Remove the file and run again, or make the results anew with --overwrite.",
+    )

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import small_alice
+from scipy.stats import spearmanr
 
 import bids_brainlm
 from bids_brainlm import cli
@@ -429,6 +430,34 @@ def test_heads_are_maps_with_a_column_a_head(quick):
     assert stats == {"r", "norm", "r2loss", "p", "q", "rthresholded"}
     columns = next(func.glob("*desc-tinyHeads_stat-r_*.tsv")).read_text().split("\n")[0]
     assert columns.split("\t") == ["index", "name", "L01H01", "L01H02", "L02H01", "L02H02"]
+
+
+def test_decoding_and_correspondence_over_heads(quick):
+    """What heads decode is written for each head and label; groups compare it with scores."""
+    flags = ["--features", "heads", "--decoding", "--decoding-permutations", "19", "--decoding-gap",
+             "4", "--decoding-cv", "3", "--decoding-inner-cv", "2"]
+    assert quick(*flags, "--participant-label", "18", "22", level="participant") == 0
+    table = write.read_tsv(quick.out / "stimuli/task-alice/task-alice_model-tiny_decoding.tsv")
+    assert len(table["label"]) == 4 * 39
+    assert table["layer"][0::39] == ["1", "1", "2", "2"]
+    assert table["head"][0::39] == ["1", "2", "1", "2"]
+    meta = write.read_json(quick.out / "stimuli/task-alice/task-alice_model-tiny_decoding.json")
+    classes = {c["Label"]: c for c in meta["Classes"]}
+    assert classes["intj"]["NotDecoded"]
+    presence = _load(quick.out, "linguisticPresence")
+    assert classes["nsubj"]["NumberOfPositiveTRs"] == int(presence.sel(column="nsubj").sum())
+    assert quick("--n-permutations", "99", "--n-bootstraps", "99", level="group") == 0
+    group = quick.out / "group"
+    rho = write.read_tsv(next(group.glob("*desc-tinyCorrespondence_stat-rho_boldmap.tsv")))
+    mean = write.read_tsv(next(group.glob("*desc-tinyHeads_stat-mean_boldmap.tsv")))
+    heads = [c for c in mean if c.startswith("L")]
+    accuracy = [float(v) for v, label in zip(table["accuracy"], table["label"], strict=True)
+                if label == "nsubj"]
+    scores = [float(mean[head][0]) for head in heads]
+    assert float(rho["nsubj"][0]) == pytest.approx(spearmanr(accuracy, scores).statistic, abs=1e-9)
+    page = (quick.out / "group.html").read_text("utf-8")
+    assert "What heads compute" in page
+    assert "layer partialled out" in page
 
 
 @pytest.mark.parametrize("flags", [
