@@ -37,7 +37,7 @@ class Correspondence:
 
 
 def correspond(
-    accuracy: np.ndarray,
+    decoded: np.ndarray,
     scores: np.ndarray,
     layers: np.ndarray,
     *,
@@ -48,8 +48,8 @@ def correspond(
 
     Parameters
     ----------
-    accuracy : array, shape (n_heads, n_labels)
-        Decoding accuracy; a label with NaN in any head is not tested.
+    decoded : array, shape (n_heads, n_labels)
+        Decoding accuracy of each head; a label with NaN in any head is not tested.
     scores : array, shape (n_heads, n_parcels)
         Brain score of each head; a parcel with NaN in any head is not tested.
     layers : array of int, shape (n_heads,)
@@ -79,14 +79,14 @@ def correspond(
     ----------
     .. [1] Kumar, Sumers et al. (2024), doi:10.1038/s41467-024-49173-5
     """
-    n_heads = len(accuracy)
+    n_heads = len(decoded)
     if len(scores) != n_heads or len(layers) != n_heads or n_heads < MIN_HEADS:
         raise NumericalError(
             f"Found decoding accuracies of {n_heads} heads, scores of {len(scores)} and layers of "
             f"{len(layers)}, expected the same number, at least {MIN_HEADS}.",
             hint="Make both with the same --model.",
         )
-    ranks = [_ranks(accuracy), _ranks(scores)]
+    ranks = [_ranks(decoded), _ranks(scores)]
     members = [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
     free = [_unit(part - part.mean(axis=0)) for part in ranks]
     within = [_unit(_less_layers(part, members)) for part in ranks]

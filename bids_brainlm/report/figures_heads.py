@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 CHANCE = 0.5
 
 
-def decoding(accuracy: np.ndarray, labels: Sequence[str], layers: Sequence[int]) -> bytes:
+def decoding(values: np.ndarray, labels: Sequence[str], layers: Sequence[int]) -> bytes:
     """Draw the accuracy of every head for every label.
 
     Parameters
     ----------
-    accuracy : array, shape (n_heads, n_labels)
+    values : array, shape (n_heads, n_labels)
         Balanced accuracy; chance is 0.5.
     labels : sequence of str
     layers : sequence of int, length n_heads
@@ -34,9 +34,9 @@ def decoding(accuracy: np.ndarray, labels: Sequence[str], layers: Sequence[int])
     with style.drawing():
         fig = style.figure(1.0 + 0.19 * len(labels))
         axes = fig.subplots()
-        top = max(float(np.nanmax(accuracy)), CHANCE + 0.05)
+        top = max(float(np.nanmax(values)), CHANCE + 0.05)
         shown = axes.imshow(
-            accuracy.T, cmap="viridis", vmin=CHANCE, vmax=top, aspect="auto", interpolation="none"
+            values.T, cmap="viridis", vmin=CHANCE, vmax=top, aspect="auto", interpolation="none"
         )
         axes.set_yticks(range(len(labels)), labels, fontsize=7.5)
         _layer_axis(axes, layers)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from scipy.signal import lfilter
-from scipy.stats import binom, kstest
+from scipy.stats import binom
 
 from bids_brainlm.numerics import _decoding_null as null
-from bids_brainlm.numerics import decoding, folds, logistic, scaling
+from bids_brainlm.numerics import decoding, logistic, scaling
 from bids_brainlm.numerics.multiple import benjamini_hochberg
 
 N_DATASETS = 220
@@ -55,9 +55,9 @@ def test_p_is_uniform_without_a_link(kind):
         p.extend(found.p[0][~np.isnan(found.p[0])])
     p = np.array(p)
     assert p.size >= 2.9 * N_DATASETS
-    low, high = binom.ppf([0.005, 0.995], p.size, 0.05)
-    assert low <= (p <= 0.05).sum() <= high
-    assert kstest(p, "uniform").pvalue > 0.01
+    for level in (0.05, 0.2, 0.5):  # p are multiples of 0.01 and accuracies have ties: no K-S test
+        low, high = binom.ppf([0.005, 0.995], p.size, level)
+        assert low <= (p <= level).sum() <= high
 
 
 def test_single_step_refits_spread_as_full_refits():
@@ -152,13 +152,3 @@ def test_shuffled_folds_leak_and_the_null_shows_it():
     assert scores["shuffled"].null_mean.mean() == pytest.approx(
         scores["shuffled"].accuracy.mean(), abs=0.02
     )
-
-
-def test_drift_between_blocks_needs_the_gap():
-    """Positions, not row numbers, would shrink the gap where TRs are silent."""
-    plan = decoding.make_plan(ROWS, 4, 3, 3)
-    for fold in plan.outer:
-        apart = np.abs(ROWS[fold.train][:, None] - ROWS[fold.test]).min()
-        assert apart > 3
-    tight = folds.contiguous_folds(ROWS, 4, 3)
-    np.testing.assert_array_equal(tight[1].train, ROWS[plan.outer[1].train])
