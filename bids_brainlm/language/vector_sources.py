@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def resolve(given: str) -> VectorSource:
         )
     if rest.startswith(SPACY):
         path = pipelines.find(rest.removeprefix(SPACY))
+        _require_vectors(path)
         name = Path(rest.removeprefix(SPACY)).name
         return VectorSource(label_of(label or None, name), name, path, True)
     path = Path(rest).expanduser()
@@ -75,6 +77,20 @@ def resolve(given: str) -> VectorSource:
             hint=hint if path.is_symlink() else "Check the path in --static-vectors.",
         )
     return VectorSource(label_of(label or None, path.name), path.name, path, False)
+
+
+def _require_vectors(folder: Path) -> None:
+    """Refuse a pipeline whose description says that it has no vectors."""
+    try:
+        meta = json.loads((folder / pipelines.META).read_text("utf-8"))
+        width = meta.get("vectors", {}).get("width")
+    except (OSError, ValueError, AttributeError):
+        return  # loading says what is wrong with it
+    if width == 0:
+        raise ConfigError(
+            f"--static-vectors: the spaCy pipeline {folder.name} has no word vectors.",
+            hint="Choose a large pipeline; bids_brainlm-fetch --spacy en_core_web_lg gets one.",
+        )
 
 
 def load(source: VectorSource, words: Sequence[str]) -> Vectors:

@@ -55,11 +55,11 @@ def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
             f"{disk[step] / 1e6:>6.1f} MB"
         )
     if plan.participants:
-        pages = len({j.unit.participant for j in todo} - {None}) * PAGE_SECONDS
-        seconds["reports"] = pages
+        n_pages = len({j.unit.participant for j in todo} - {None})
+        seconds["reports"] = n_pages * PAGE_SECONDS
         lines.append(
-            f"{'reports':<16} {len(plan.participants):>8} {'':>6} {_time(pages):>10} "
-            f"{0.5 * len(plan.participants):>6.1f} MB"
+            f"{'reports':<16} {n_pages:>8} {len(plan.participants) - n_pages:>6} "
+            f"{_time(seconds['reports']):>10} {0.5 * n_pages:>6.1f} MB"
         )
     total = sum(seconds.values())
     lines += [

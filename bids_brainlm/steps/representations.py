@@ -25,6 +25,7 @@ PARTS = {
     "rdm-transformations": "1 - Spearman r of the RDMs of two layers of transformations",
     "autocorrelation-embeddings": "autocorrelation, mean over units; row: layer, column: lag, TR",
     "autocorrelation-transformations": "the same of transformations",
+    "within-tr": "Pearson r of embeddings and transformations over units and layers; row: TR",
 }
 
 
@@ -75,6 +76,9 @@ def _story(job: Job) -> list[str]:
         parts[f"autocorrelation-{name}"] = (1, 0, curves.values)
     parts["rdm-embeddings"] = (1, 1, found.embedding_layers)
     parts["rdm-transformations"] = (1, 1, found.transformation_layers)
+    own = np.full((len(valid), 1), np.nan)
+    own[valid, 0] = found.row_r
+    parts["within-tr"] = (0, 0, own)
     _write_table(job.outputs["table"], parts)
     finish(
         job,

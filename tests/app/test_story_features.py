@@ -293,6 +293,32 @@ def test_what_is_missing_is_said_before_any_work(small, tmp_path, capsys, flags,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_pipeline_without_vectors_is_refused_before_any_work(small, shared_data, tmp_path,
+                                                               capsys):
+    pipeline = f"spacy:{shared_data / 'spacy' / 'en_brainlm_test_sm'}"
+    flags = ["--features", "static", "--static-vectors", pipeline]
+    assert cli.main(small_alice.arguments(small, tmp_path / "out", *flags)) == 64
+    assert "no word vectors" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_vectors_of_a_pipeline(quick, shared_data, tmp_path):
+    """The real test pipeline, with vectors of a few words added."""
+    import spacy
+
+    nlp = spacy.load(shared_data / "spacy" / "en_brainlm_test_sm")
+    nlp.vocab.reset_vectors(width=3)
+    for number, word in enumerate(("the", "alice", "rabbit")):
+        nlp.vocab.set_vector(word, np.full(3, number + 1.0, np.float32))
+    nlp.to_disk(tmp_path / "withvectors")
+    flags = ["--features", "static", "--static-vectors", f"few=spacy:{tmp_path / 'withvectors'}"]
+    assert quick(*flags) == 0
+    values = _load(quick.out, "static", model="few").to_numpy()
+    assert values.shape == (100, 3)
+    assert np.nanmax(values) <= 3
+    assert np.isfinite(values).any()
+
+
 def test_what_is_not_there_is_said(out):
     with pytest.raises(MissingInputError, match=r"no magnitude.*found the features"):
         _load(out, "magnitude")
