@@ -34,6 +34,7 @@ from bids_brainlm.steps import (
     encoding,
     features,
     heads,
+    layers,
     linguistic,
     parcels,
     representations,
@@ -60,6 +61,7 @@ STEPS: Mapping[str, ModuleType] = {
     "ceilings": ceilings,
     "group": group_step,
     "correspondence": correspondence,
+    "layers": layers,
 }
 
 

@@ -12,10 +12,12 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import DataError, MissingInputError, OutputError, SelectionError
 from bids_brainlm.plan.records import Plan, Skip
-from bids_brainlm.steps import ceilings, correspondence, group
+from bids_brainlm.steps import ceilings, correspondence, group, layers
 from bids_brainlm.steps.base import Job, Unit, canonical
 
 MIN_PARTICIPANTS = 2
+LAYERED = ("Embeddings", "Transformations")
+MIN_LAYERS = 3  # with layer 0, or two others; fewer have no profile
 HEADS = "Heads"  # ends the desc of head-wise maps
 Place = tuple[str, str, str]  # story, space, atlas
 Person = tuple[str, str | None, str | None]  # participant, session, run
@@ -72,6 +74,8 @@ def plan(config: Config) -> Plan:
             hint="Run the participant level for more participants.",
         )
     stages = [("ceilings", first), ("group", second)]
+    profiles = _profiles(second, config, names)
+    stages += [("layers", profiles)] if profiles else []
     stages += [("correspondence", third)] if third else []
     return Plan(stages, skipped=tuple(skipped))
 
@@ -224,6 +228,41 @@ def _ceiling(place: Place, people: Mapping[Person, Path], config: Config, names:
         settings=asdict(ceilings.params(config)),
         fingerprints={names.relative(p): _key(p) for p in people.values()},
     )
+
+
+def _profiles(jobs: list[Job], config: Config, names: Names) -> list[Job]:
+    """Plan layer profiles of every model and place: embeddings, transformations, or both."""
+    found: dict[tuple[Place, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        for ending in LAYERED:
+            if str(job.unit.feature).endswith(ending):
+                place = (str(job.unit.story), str(job.unit.space), str(job.unit.atlas))
+                found[place, str(job.unit.feature).removesuffix(ending)].append(job)
+    made = []
+    for (place, label), several in found.items():
+        several.sort(key=lambda job: str(job.unit.feature))
+        unit = Unit(story=place[0], space=place[1], atlas=place[2], model=label)
+        descs = [str(job.unit.feature) for job in several]
+        if any(len(write.read_json(j.files["first"])["Columns"]) < MIN_LAYERS for j in several):
+            continue
+        files = {k: several[0].files[k] for k in ("label_nii", "label_tsv")}
+        for job in several:
+            scores = {k: p for k, p in job.files.items() if k.startswith("r:")}
+            files.update({f"{job.unit.feature}:{k[2:]}": p for k, p in scores.items()})
+        made.append(
+            Job(
+                step=layers.NAME,
+                version=layers.VERSION,
+                unit=unit,
+                record=layers.record(unit, names, descs),
+                outputs=layers.outputs(unit, names, descs),
+                upstream=tuple(several),
+                files=files,
+                settings=asdict(layers.params(config)),
+                fingerprints={names.relative(job.record): job.key for job in several},
+            )
+        )
+    return made
 
 
 def _correspondence(job: Job, config: Config, names: Names) -> list[Job]:

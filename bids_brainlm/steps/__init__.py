@@ -20,4 +20,4 @@ ORDER = (
     "heads",
     "reports",
 )
-GROUP_ORDER = ("ceilings", "group", "correspondence", "reports")
+GROUP_ORDER = ("ceilings", "group", "layers", "correspondence", "reports")

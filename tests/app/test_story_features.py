@@ -458,6 +458,26 @@ def test_heads_are_maps_with_a_column_a_head(quick):
     assert columns.split("\t") == ["index", "name", "L01H01", "L01H02", "L02H01", "L02H02"]
 
 
+def test_groups_tell_preferred_layers(quick):
+    """Four layers: profiles as maps, and the two spaces compared over participants."""
+    flags = ["--model", "random:tiny-bert", "--features", "embeddings", "transformations"]
+    people = ["--participant-label", "18", "22", "23"]
+    assert quick(*flags, *people, level="participant") == 0
+    assert quick("--n-permutations", "99", "--n-bootstraps", "99", level="group") == 0
+    group = quick.out / "group"
+    for space in ("Embeddings", "Transformations"):
+        mean = write.read_tsv(next(group.glob(f"*desc-randomTinyBert{space}_stat-mean_*.tsv")))
+        path = next(group.glob(f"*desc-randomTinyBert{space}_stat-preferredlayer_boldmap.tsv"))
+        found = write.read_tsv(path)
+        for row, layer in enumerate(found["value"]):
+            scores = [float(mean[f"layer{k:02d}"][row]) for k in (1, 2, 3, 4)]
+            assert int(float(layer)) == 1 + int(np.argmax(scores))
+    meta = write.read_json(path.with_suffix(".json"))
+    assert meta["Comparison"]["preferred"]["NumberOfParticipants"] == 3
+    assert 0 < meta["Comparison"]["specificity"]["P"] <= 1
+    assert "Layer preference" in (quick.out / "group.html").read_text("utf-8")
+
+
 def test_decoding_and_correspondence_over_heads(quick):
     """What heads decode is written for each head and label; groups compare it with scores."""
     flags = ["--features", "heads", "--decoding", "--decoding-permutations", "19", "--decoding-gap",

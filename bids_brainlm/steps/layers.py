@@ -1,0 +1,179 @@
+"""Layer preference and specificity of a group, embeddings against transformations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.maps import MapSet, read_map, rows_of, write_map
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.config import Config
+from bids_brainlm.errors import BrainLMError
+from bids_brainlm.numerics import layers
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+
+NAME = "layers"
+VERSION = 1
+UNIT_OF_SCORE = 0.01  # r; the softmax has temperature 1 in hundredths
+DESCRIPTIONS = {
+    "preferredlayer": "layer with the highest mean r (layer 0 left out)",
+    "layerentropy": "entropy of the softmax over layers of 100 times the mean r, bits",
+    "specificity": "L2 norm of the differences of mean r between neighbouring layers",
+}
+MEASURES = ("preferred", "specificity")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings that this step reads."""
+
+    n_permutations: int
+    seed: int
+
+
+def params(config: Config) -> Params:
+    """Cut out the settings of this step."""
+    return Params(config.stats.n_permutations, config.encoding.seed)
+
+
+def outputs(unit: Unit, names: Names, descs: Sequence[str]) -> dict[str, Path]:
+    """Return the files that the step writes, without the record."""
+    found = {}
+    for desc in descs:
+        for stat in DESCRIPTIONS:
+            for ext in ("tsv", "nii.gz", "json"):
+                labels = {"desc": desc, "stat": stat}
+                found[f"{desc}.{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
+    found.pop(f"{descs[0]}.preferredlayer.json")  # the record
+    return found
+
+
+def record(unit: Unit, names: Names, descs: Sequence[str]) -> Path:
+    """Return the sidecar that is written last: that of the first space's preferred layers."""
+    labels = {"desc": descs[0], "stat": "preferredlayer"}
+    return unit.place(names, "group_boldmap", "json", labels)
+
+
+def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
+    """Describe the layers of several stories and models."""
+    outcomes = []
+    for job in jobs:
+        try:
+            _describe(job, settings)
+            outcomes.append(Outcome(job))
+        except BrainLMError as error:
+            outcomes.append(Outcome(job, error))
+        resources.progress(f"{job.unit}: layer preference")
+    return outcomes
+
+
+def _describe(job: Job, settings: Params) -> None:
+    """Write profiles of every space and the comparison of two."""
+    compared = _compare(job, settings)
+    described = {}
+    for made in (one for one in job.upstream if one.step == "group"):
+        desc = str(made.unit.feature)
+        _, names, columns, means = read_map(made.outputs["mean.tsv"])
+        kept = [k for k, column in enumerate(columns) if column != "layer00"]
+        found = layers.profile(means[:, kept] / UNIT_OF_SCORE)
+        numbers = np.array([int(columns[k].removeprefix("layer")) for k in kept])
+        known = np.isfinite(found.preferred)
+        preferred = np.full(len(names), np.nan)
+        preferred[known] = numbers[found.preferred[known].astype(int)]
+        tables = {
+            "preferredlayer": preferred,
+            "layerentropy": found.entropy,
+            "specificity": found.specificity * UNIT_OF_SCORE,
+        }
+        described[desc] = _write(job, made, desc, names, tables, compared)
+    first = next(iter(described))
+    finish(job, described[first])
+
+
+def _write(job, made: Job, desc: str, names, tables, compared) -> dict[str, object]:
+    """Write the maps of one space and return the sidecar of its preferred layers."""
+    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(names)
+    record_of = write.read_json(made.record)
+    shared = {
+        "Story": job.unit.story,
+        "Space": job.unit.space,
+        "Atlas": job.unit.atlas,
+        "Model": record_of["Model"],
+        "FeatureSpace": record_of["FeatureSpace"],
+        "Participants": record_of["Participants"],
+        "Comparison": compared,
+        "Warnings": [],
+        "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
+    }
+    for stat, values in tables.items():
+        paths = {ext: job.outputs[f"{desc}.{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        write_map(maps, paths, ["value"], values[:, None])
+        sidecar = job.outputs.get(f"{desc}.{stat}.json")
+        meta = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **shared}
+        if sidecar is not None:
+            write.write_json(sidecar, {**meta, **stamp(job)})
+    return {
+        "Description": DESCRIPTIONS["preferredlayer"],
+        "Statistic": "preferredlayer",
+        **shared,
+    }
+
+
+def _compare(job: Job, settings: Params) -> dict[str, object] | None:
+    """Test preference and specificity of two spaces by swapping them within participants."""
+    spaces = [str(one.unit.feature) for one in job.upstream if one.step == "group"]
+    if len(spaces) != 2:
+        return None
+    people, (first, second) = _participants(job, spaces)
+    found: dict[str, object] = {"First": spaces[0], "Second": spaces[1], "Participants": people}
+    for measure in MEASURES:
+        result = layers.compare_spaces(
+            first,
+            second,
+            lambda scores, name=measure: getattr(layers.profile(scores), name),
+            n_permutations=settings.n_permutations,
+            rng=np.random.default_rng([settings.seed, 6]),
+        )
+        known = np.isfinite(result.difference)
+        found[measure] = {
+            "Difference": result.difference if known else None,
+            "P": result.p if known else None,
+            "NumberOfParticipants": result.n_participants,
+        }
+    found["Test"] = "spaces swapped within participants, two-sided, (k + 1) / (n + 1)"
+    found["NumberOfPermutations"] = settings.n_permutations
+    return found
+
+
+def _participants(job: Job, spaces: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
+    """Return participants with both spaces, and z (n_people, n_parcels, n_layers) of each."""
+    runs: dict[str, dict[str, list[tuple[list[str], np.ndarray]]]] = {s: {} for s in spaces}
+    for key, path in job.files.items():
+        kind, _, rest = key.partition(":")
+        if kind not in runs:
+            continue
+        _, names, columns, values = read_map(path)
+        kept = [k for k, column in enumerate(columns) if column != "layer00"]
+        limited = np.arctanh(np.clip(values[:, kept], -0.999999, 0.999999))
+        runs[kind].setdefault(rest.split(":")[0], []).append((names, limited))
+    people = sorted(set(runs[spaces[0]]) & set(runs[spaces[1]]))
+    shared = _shared([n for s in spaces for p in people for n, _ in runs[s][p]])
+    stacked = []
+    for space in spaces:
+        each = defaultdict(list)
+        for person in people:
+            for names, values in runs[space][person]:
+                each[person].append(values[rows_of(names, shared)])
+        stacked.append(np.stack([np.mean(each[person], axis=0) for person in people]))
+    return people, stacked
+
+
+def _shared(several: Sequence[Sequence[str]]) -> list[str]:
+    """Return the parcels that all tables have, in the order of the first."""
+    everywhere = set(several[0]).intersection(*several[1:])
+    return [name for name in several[0] if name in everywhere]
