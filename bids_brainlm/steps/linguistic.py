@@ -13,6 +13,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.language import linguistic, pipelines, transcripts
+from bids_brainlm.language.libraries import import_torch
 from bids_brainlm.steps import stories
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
 
@@ -47,6 +48,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Parse several stories with one pipeline."""
+    import_torch()  # spaCy imports it
     try:
         pipeline = pipelines.load(jobs[0].files["pipeline"])
     except BrainLMError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from bids_brainlm.bidsio import write
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.language import models
+from bids_brainlm.language.libraries import import_torch
 from bids_brainlm.records import Word
 from bids_brainlm.steps.base import Job, Outcome, Resources, stamp
 
@@ -62,6 +63,7 @@ def with_model(
     list of Outcome
         When the model cannot be loaded, every job has that error.
     """
+    import_torch()
     try:
         source = models.resolve(
             str(jobs[0].files["given"]),
