@@ -77,7 +77,16 @@ def plan(config: Config) -> Plan:
     profiles = _profiles(second, config, names)
     stages += [("layers", profiles)] if profiles else []
     stages += [("correspondence", third)] if third else []
-    return Plan(stages, skipped=tuple(skipped))
+    labels = {job.unit.model for job in [*profiles, *third]}
+    descriptions = {
+        desc: text
+        for label in sorted(str(one) for one in labels)
+        for desc, text in (
+            (f"{label}Correspondence", "decoding against brain scores over the model's heads"),
+            (f"{label}Layers", "layer profiles of embeddings and transformations compared"),
+        )
+    }
+    return Plan(stages, skipped=tuple(skipped), descriptions=descriptions)
 
 
 def _wanted(config: Config) -> tuple[set[str], set[str]]:

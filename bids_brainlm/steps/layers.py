@@ -49,13 +49,20 @@ def outputs(unit: Unit, names: Names, descs: Sequence[str]) -> dict[str, Path]:
             for ext in ("tsv", "nii.gz", "json"):
                 labels = {"desc": desc, "stat": stat}
                 found[f"{desc}.{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
-    found.pop(f"{descs[0]}.preferredlayer.json")  # the record
+    if len(descs) == 1:
+        found.pop(f"{descs[0]}.preferredlayer.json")  # the record
     return found
 
 
 def record(unit: Unit, names: Names, descs: Sequence[str]) -> Path:
-    """Return the sidecar that is written last: that of the first space's preferred layers."""
-    labels = {"desc": descs[0], "stat": "preferredlayer"}
+    """Return the sidecar that is written last.
+
+    Two spaces have one of their own, so that a space that is fitted later is no other setting.
+    """
+    if len(descs) == 1:
+        labels = {"desc": descs[0], "stat": "preferredlayer"}
+    else:
+        labels = {"desc": f"{unit.model}Layers", "stat": "comparison"}
     return unit.place(names, "group_boldmap", "json", labels)
 
 
@@ -91,8 +98,10 @@ def _describe(job: Job, settings: Params) -> None:
             "specificity": found.specificity * UNIT_OF_SCORE,
         }
         described[desc] = _write(job, made, desc, names, tables, compared)
-    first = next(iter(described))
-    finish(job, described[first])
+    last = dict(next(iter(described.values())))
+    if compared is not None:
+        last.update(Description="two feature spaces compared", Statistic="comparison")
+    finish(job, last)
 
 
 def _write(job, made: Job, desc: str, names, tables, compared) -> dict[str, object]:

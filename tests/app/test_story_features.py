@@ -460,11 +460,16 @@ def test_heads_are_maps_with_a_column_a_head(quick):
 
 def test_groups_tell_preferred_layers(quick):
     """Four layers: profiles as maps, and the two spaces compared over participants."""
-    flags = ["--model", "random:tiny-bert", "--features", "embeddings", "transformations"]
-    people = ["--participant-label", "18", "22", "23"]
-    assert quick(*flags, *people, level="participant") == 0
-    assert quick("--n-permutations", "99", "--n-bootstraps", "99", level="group") == 0
+    flags = ["--model", "random:tiny-bert", "--participant-label", "18", "22", "23"]
     group = quick.out / "group"
+    for spaces in (["transformations"], ["embeddings", "transformations"]):
+        # a space that comes later is more of the same, not another setting
+        assert quick(*flags, "--features", *spaces, level="participant") == 0
+        assert quick("--n-permutations", "99", "--n-bootstraps", "99", level="group") == 0
+    before = small_alice.stamps(quick.out)
+    assert quick("--n-permutations", "99", "--n-bootstraps", "99", level="group") == 0
+    assert small_alice.stamps(quick.out) == before
+    assert "randomTinyBertLayers" in (quick.out / "descriptions.tsv").read_text("utf-8")
     for space in ("Embeddings", "Transformations"):
         mean = write.read_tsv(next(group.glob(f"*desc-randomTinyBert{space}_stat-mean_*.tsv")))
         path = next(group.glob(f"*desc-randomTinyBert{space}_stat-preferredlayer_boldmap.tsv"))
