@@ -63,6 +63,18 @@ class MapSet:
         index = tuple(self.index[k] for k in kept)
         return MapSet(index, tuple(names), rows[self.labels], self.affine)
 
+    def merge(self, names: Sequence[str], members: Sequence[Sequence[str]]) -> MapSet:
+        """Make one parcel of the members of each region; members that are not here count not.
+
+        The new parcels are numbered from 1 in the order of ``names``.
+        """
+        rows = np.zeros(len(self.names) + 1, np.int32)
+        place = {name: k for k, name in enumerate(self.names)}
+        for number, own in enumerate(members, start=1):
+            rows[[place[name] + 1 for name in own if name in place]] = number
+        index = tuple(range(1, len(names) + 1))
+        return MapSet(index, tuple(names), rows[self.labels], self.affine)
+
 
 def shared_names(several: Sequence[Sequence[str]], what: str, *, voxelwise: bool) -> list[str]:
     """Return the parcels that all participants have.
