@@ -30,6 +30,8 @@ MODEL_SPACES = (
 STORY_SPACES = ("linguistic", "static", "acoustics", "position", "oasm")
 NUISANCE_BANDS = ("silence", "counts", "phonemes")
 STIM = "stim-"  # before the name of a recording that the dataset brings
+EACH = "-each"  # behind a space: one model for each of its features
+EACH_SPACES = ("linguistic", "acoustics", "position", "magnitudes")  # their features have names
 
 
 def _text(value: object) -> str:
@@ -112,9 +114,16 @@ def _recording(value: object) -> str | None:
     return name
 
 
+def base_space(space: str) -> str:
+    """Return the space whose features a space takes: ``linguistic`` of ``linguistic-each``."""
+    return space.removesuffix(EACH)
+
+
 def _space(value: object) -> str:
-    """Accept a feature space, or stim-RECORDING."""
-    if _recording(value) is None and value not in (*MODEL_SPACES, *STORY_SPACES):
+    """Accept a feature space, stim-RECORDING, or one of them with -each."""
+    base = base_space(_text(value))
+    known = EACH_SPACES if base != value else (*MODEL_SPACES, *STORY_SPACES)
+    if _recording(base) is None and base not in known:
         raise ValueError
     return str(value)
 
@@ -256,11 +265,12 @@ class Features:
     features: tuple[str, ...] = setting(
         ("embeddings", "transformations", "magnitudes"),
         "feature spaces to fit: of models (embeddings transformations magnitudes heads "
-        "attention surprisal), of stories (linguistic static acoustics position oasm), or "
-        "stim-RECORDING of the dataset",
+        "attention surprisal), of stories (linguistic static acoustics position oasm), "
+        "stim-RECORDING of the dataset, or one model for each single feature (linguistic-each "
+        "acoustics-each position-each magnitudes-each stim-RECORDING-each)",
         _space,
         many=True,
-        known=(*MODEL_SPACES, *STORY_SPACES),
+        known=(*MODEL_SPACES, *STORY_SPACES, *(space + EACH for space in EACH_SPACES)),
         metavar="SPACE",
     )
     layers: tuple[int, ...] = setting(
@@ -363,6 +373,12 @@ class Encoding:
     intercept: str = setting(
         "train", "centre features and BOLD on training rows, or not", choices=("train", "none")
     )
+    predictions: bool = setting(
+        False,
+        "keep held-out predictions, and correlate brain activity with those of embeddings and of "
+        "transformations, each given the other",
+        _switch,
+    )
     seed: int = setting(20240629, "seed of every random draw", _count)
 
 
@@ -410,6 +426,26 @@ class Ceiling:
     isc_segments: int = setting(1, "contiguous segments over which ISC is averaged", _positive)
     ceiling_floor: float = setting(
         0.05, "no normalised score where the mean ISC is below this", _number, unit="r"
+    )
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Regions of interest of a group."""
+
+    rois: str = setting(
+        "",
+        "parcel table (columns name or index, and roi) or label image: group results also for "
+        "these regions; bids_brainlm-rois makes one",
+        metavar="PATH",
+    )
+    roi_hemispheres: str = setting(
+        "both",
+        "parcels of both hemispheres in one region, of one only, or a region each",
+        choices=("both", "left", "right", "separate"),
+    )
+    roi_overlap: float = setting(
+        0.4, "label image: least share of a parcel that lies in its region", _share
     )
 
 
@@ -462,6 +498,7 @@ class Config:
     encoding: Encoding = Encoding()
     decoding: Decoding = Decoding()
     ceiling: Ceiling = Ceiling()
+    regions: Regions = Regions()
     stats: Stats = Stats()
     execution: Execution = Execution()
     preset: str = "default"
@@ -475,9 +512,15 @@ SECTIONS: dict[str, type] = {
     "encoding": Encoding,
     "decoding": Decoding,
     "ceiling": Ceiling,
+    "regions": Regions,
     "stats": Stats,
     "execution": Execution,
 }
+
+
+def asked_spaces(config: Config) -> list[str]:
+    """Return the spaces of ``--features`` whose features are needed, each once."""
+    return list(dict.fromkeys(base_space(space) for space in config.features.features))
 
 
 def declared() -> dict[str, tuple[str, Any]]:
@@ -660,7 +703,7 @@ def _check_spaces(config: Config) -> None:
                 "in more than case.",
                 hint="Rename one of the recordings, or leave it out of --features and --bands.",
             )
-    both = sorted(set(features) & set(bands))
+    both = sorted({base_space(space) for space in features} & set(bands))
     if both:
         raise ConfigError(
             f"{' '.join(both)} is in --features and in --bands; a space cannot be the main band "

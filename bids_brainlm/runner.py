@@ -28,6 +28,7 @@ from bids_brainlm.steps import (
     attention,
     base,
     ceilings,
+    comparison,
     controls,
     correspondence,
     decoding,
@@ -37,7 +38,9 @@ from bids_brainlm.steps import (
     layers,
     linguistic,
     parcels,
+    partial,
     representations,
+    specialization,
     static,
     surprisal,
     words,
@@ -58,10 +61,13 @@ STEPS: Mapping[str, ModuleType] = {
     "parcels": parcels,
     "encoding": encoding,
     "heads": heads,
+    "partial": partial,
     "ceilings": ceilings,
     "group": group_step,
     "correspondence": correspondence,
     "layers": layers,
+    "comparison": comparison,
+    "specialization": specialization,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bids_brainlm.bidsio import audio, stim_files, write
 from bids_brainlm.bidsio.names import Names
-from bids_brainlm.config import STIM, Config
+from bids_brainlm.config import STIM, Config, base_space
 from bids_brainlm.errors import ConfigError, MissingInputError
 from bids_brainlm.language import pipelines, vector_sources
 from bids_brainlm.plan.records import Skip
@@ -113,7 +113,7 @@ def plan_controls(
     MissingInputError
         An audio file or a recording is missing.
     """
-    asked = (*config.features.features, *config.encoding.bands)
+    asked = dict.fromkeys(map(base_space, (*config.features.features, *config.encoding.bands)))
     kinds = [s for s in asked if s in ("acoustics", "position", "oasm") or s.startswith(STIM)]
     made: list[Job] = []
     skipped: list[Skip] = []

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
-from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio import rois, write
+from bids_brainlm.bidsio.maps import MapSet
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import DataError, MissingInputError, OutputError, SelectionError
+from bids_brainlm.errors import DataError, MissingInputError, SelectionError
+from bids_brainlm.plan.group_jobs import (
+    Person,
+    Place,
+    ceiling_job,
+    comparison_jobs,
+    correspondence_jobs,
+    group_job,
+    labels_of,
+    profile_jobs,
+    specialization_jobs,
+)
 from bids_brainlm.plan.records import Plan, Skip
-from bids_brainlm.steps import ceilings, correspondence, group, layers
-from bids_brainlm.steps.base import Job, Unit, canonical
+from bids_brainlm.steps import regions
+from bids_brainlm.steps.base import Job, canonical
+from bids_brainlm.steps.group_files import VOXELS
 
 MIN_PARTICIPANTS = 2
-LAYERED = ("Embeddings", "Transformations")
-MIN_LAYERS = 3  # with layer 0, or two others; fewer have no profile
-HEADS = "Heads"  # ends the desc of head-wise maps
-Place = tuple[str, str, str]  # story, space, atlas
-Person = tuple[str, str | None, str | None]  # participant, session, run
+_Place = tuple[str, str, str]  # story, space, atlas
+STAGES = ("ceilings", "group", "layers", "correspondence", "comparison", "specialization")
 
 
 def plan(config: Config) -> Plan:
@@ -50,43 +60,106 @@ def plan(config: Config) -> Plan:
         )
     series = _series(names, config)
     maps = _maps(names, series)
-    skipped: list[Skip] = []
-    first, second, third = [], [], []
+    by_region, skipped = _regions(series, config, names)
+    stages: dict[str, list[Job]] = {step: [] for step in STAGES}
     for place, people in sorted(series.items()):
         participants = {p for p, _, _ in people}
         if len(participants) < MIN_PARTICIPANTS:
             only = f"only {len(participants)} participant, a group needs {MIN_PARTICIPANTS}"
             skipped.append(Skip(f"story {place[0]}", only))
             continue
-        ceiling = _ceiling(place, people, config, names)
-        first.append(ceiling)
-        for desc, found in sorted(maps.get(place, {}).items()):
-            missing = sorted({p for p, _, _ in people} - {p for p, _, _ in found})
+        where = Place(*place)
+        stages["ceilings"].append(ceiling_job(where, people, config, names))
+        found = {}
+        for desc, records in sorted(maps.get(place, {}).items()):
+            missing = sorted(participants - {p for p, _, _ in records})
             skipped += _missing(place, desc, missing, config)
-            found, more = _alike(place, desc, found, config)
+            kept, more = _alike(place, desc, records, config)
             skipped += more
-            if len({p for p, _, _ in found}) >= MIN_PARTICIPANTS:
-                second.append(_group(place, desc, found, ceiling, config, names))
-                third += _correspondence(second[-1], config, names)
-    if not first:
+            if len({p for p, _, _ in kept}) >= MIN_PARTICIPANTS:
+                found[desc] = kept
+        for one in [where, *([by_region[place]] if place in by_region else [])]:
+            _plan_place(one, found, stages, config, names)
+    if not stages["ceilings"]:
         raise MissingInputError(
             "; ".join(f"{s.what}: {s.why}" for s in skipped) or "There are no parcel series.",
             hint="Run the participant level for more participants.",
         )
-    stages = [("ceilings", first), ("group", second)]
-    profiles = _profiles(second, config, names)
-    stages += [("layers", profiles)] if profiles else []
-    stages += [("correspondence", third)] if third else []
-    labels = {job.unit.model for job in [*profiles, *third]}
-    descriptions = {
-        desc: text
-        for label in sorted(str(one) for one in labels)
-        for desc, text in (
-            (f"{label}Correspondence", "decoding against brain scores over the model's heads"),
-            (f"{label}Layers", "layer profiles of embeddings and transformations compared"),
-        )
+    kept_stages = [(step, jobs) for step, jobs in stages.items() if jobs]
+    return Plan(kept_stages, skipped=tuple(skipped), descriptions=_descriptions(stages))
+
+
+def _plan_place(
+    place: Place,
+    found: Mapping[str, Mapping[Person, Path]],
+    stages: Mapping[str, list[Job]],
+    config: Config,
+    names: Names,
+) -> None:
+    """Plan everything of one story and atlas, or of the regions made of its parcels."""
+    ceiling = stages["ceilings"][-1]
+    made = []
+    for desc, kept in found.items():
+        job = group_job(place, desc, kept, ceiling, config, names)
+        made.append(job)
+        stages["correspondence"] += correspondence_jobs(place, job, config, names)
+        if not place.regions:
+            more = specialization_jobs(place, job, kept, config, names)
+            stages["specialization"] += more
+    stages["group"] += made
+    stages["layers"] += profile_jobs(place, made, config, names)
+    if place.atlas != VOXELS or place.regions:
+        stages["comparison"] += comparison_jobs(place, made, config, names)
+
+
+def _regions(
+    series: Mapping[_Place, Mapping[Person, Path]], config: Config, names: Names
+) -> tuple[dict[_Place, Place], list[Skip]]:
+    """Return the regions that are asked for, by the place of their parcels.
+
+    Of several atlases in one folder, those that the file was not made for are left out.
+    """
+    found: dict[_Place, Place] = {}
+    skipped: list[Skip] = []
+    errors: list[DataError] = []
+    for place, people in sorted(series.items()) if config.regions.rois else ():
+        where = Place(*place)
+        files = labels_of(names, where, min(people, key=lambda p: tuple(str(x) for x in p)))
+        maps = MapSet.read(files["label_nii"], files["label_tsv"])
+        try:
+            read = rois.read_rois(
+                Path(config.regions.rois),
+                maps,
+                hemispheres=config.regions.roi_hemispheres,
+                overlap=config.regions.roi_overlap,
+            )
+        except DataError as error:
+            errors.append(error)
+            skipped.append(Skip(f"regions of {place[0]} in {place[2]}", error.message))
+            continue
+        facts = regions.facts_of(read.names, read.colours, read.members)
+        found[place] = replace(where, regions=tuple(facts))
+        skipped += [Skip(f"regions of {place[0]}", text) for text in read.warnings]
+    if errors and not found:
+        raise errors[0]
+    return found, skipped
+
+
+def _descriptions(stages: Mapping[str, list[Job]]) -> dict[str, str]:
+    """Explain the labels of what the group level adds."""
+    texts = {
+        "correspondence": (
+            "Correspondence",
+            "decoding against brain scores over the model's heads",
+        ),
+        "layers": ("Layers", "layer profiles of embeddings and transformations compared"),
+        "specialization": ("Specialization", "principal components of the heads' weights"),
     }
-    return Plan(stages, skipped=tuple(skipped), descriptions=descriptions)
+    found = {}
+    for step, (ending, text) in texts.items():
+        for job in stages[step]:
+            found[f"{job.unit.model}{ending}"] = text
+    return dict(sorted(found.items()))
 
 
 def _wanted(config: Config) -> tuple[set[str], set[str]]:
@@ -95,10 +168,10 @@ def _wanted(config: Config) -> tuple[set[str], set[str]]:
     return participants, {t.removeprefix("task-") for t in config.inputs.task_label}
 
 
-def _series(names: Names, config: Config) -> dict[Place, dict[Person, Path]]:
+def _series(names: Names, config: Config) -> dict[_Place, dict[Person, Path]]:
     """Find the records of all parcel series by story, space and atlas."""
     participants, tasks = _wanted(config)
-    found: dict[Place, dict[Person, Path]] = defaultdict(dict)
+    found: dict[_Place, dict[Person, Path]] = defaultdict(dict)
     everything = names.find("timeseries", {"ext": "json"})
     for path in everything:
         labels = names.parse(path)[1]
@@ -123,10 +196,10 @@ def _series(names: Names, config: Config) -> dict[Place, dict[Person, Path]]:
 
 
 def _maps(
-    names: Names, series: Mapping[Place, Mapping[Person, Path]]
-) -> dict[Place, dict[str, dict[Person, Path]]]:
+    names: Names, series: Mapping[_Place, Mapping[Person, Path]]
+) -> dict[_Place, dict[str, dict[Person, Path]]]:
     """Find the records of all maps by place and ``desc``."""
-    found: dict[Place, dict[str, dict[Person, Path]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[_Place, dict[str, dict[Person, Path]]] = defaultdict(lambda: defaultdict(dict))
     for path in names.find("boldmap", {"ext": "json", "stat": "r"}):
         labels = names.parse(path)[1]
         place = (labels["story"], labels["space"], labels["atlas"])
@@ -136,7 +209,7 @@ def _maps(
     return found
 
 
-def _missing(place: Place, desc: str, missing: list[str], config: Config) -> list[Skip]:
+def _missing(place: _Place, desc: str, missing: list[str], config: Config) -> list[Skip]:
     """Refuse to go on without participants, unless told so."""
     if not missing:
         return []
@@ -151,7 +224,7 @@ def _missing(place: Place, desc: str, missing: list[str], config: Config) -> lis
 
 
 def _alike(
-    place: Place, desc: str, found: Mapping[Person, Path], config: Config
+    place: _Place, desc: str, found: Mapping[Person, Path], config: Config
 ) -> tuple[dict[Person, Path], list[Skip]]:
     """Keep maps that were made with the settings that most participants have.
 
@@ -193,156 +266,3 @@ def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:
     """Say in what two settings differ."""
     names = [name for name in one if one.get(name) != other.get(name)]
     return "; ".join(f"{n}: {other.get(n)}, not {one.get(n)}" for n in names[:3])
-
-
-def _key(path: Path) -> str:
-    """Return the key in a record."""
-    key = write.read_json(path).get("Key")
-    if not isinstance(key, str):
-        raise OutputError(f"{path} has no key, expected a sidecar of bids_brainlm.")
-    return key
-
-
-def _labels(names: Names, place: Place, person: Person) -> dict[str, Path]:
-    """Return the atlas on the grid of one run."""
-    story, space, atlas = place
-    participant, session, run = person
-    unit = Unit(
-        story=story, space=space, atlas=atlas, participant=participant, session=session, run=run
-    )
-    return {
-        "label_nii": unit.place(names, "boldmap", "nii.gz", {"stat": "label"}),
-        "label_tsv": unit.place(names, "boldmap", "tsv", {"stat": "label"}),
-    }
-
-
-def _ceiling(place: Place, people: Mapping[Person, Path], config: Config, names: Names) -> Job:
-    """Plan the ceilings of one story."""
-    unit = Unit(story=place[0], space=place[1], atlas=place[2])
-    first = min(people, key=lambda p: tuple(str(x) for x in p))
-    files = _labels(names, place, first)
-    for (participant, session, run), path in people.items():
-        data = path.with_suffix(".tsv")
-        data = data if data.is_file() else path.with_suffix(".nc")
-        files[f"series:{participant}:{session}:{run}"] = data
-        labels = _labels(names, place, (participant, session, run))
-        files[f"labels:{participant}:{session}:{run}"] = labels["label_tsv"]
-    return Job(
-        step=ceilings.NAME,
-        version=ceilings.VERSION,
-        unit=unit,
-        record=ceilings.record(unit, names),
-        outputs=ceilings.outputs(unit, names),
-        files=files,
-        settings=asdict(ceilings.params(config)),
-        fingerprints={names.relative(p): _key(p) for p in people.values()},
-    )
-
-
-def _profiles(jobs: list[Job], config: Config, names: Names) -> list[Job]:
-    """Plan layer profiles of every model and place: embeddings, transformations, or both."""
-    found: dict[tuple[Place, str], list[Job]] = defaultdict(list)
-    for job in jobs:
-        for ending in LAYERED:
-            if str(job.unit.feature).endswith(ending):
-                place = (str(job.unit.story), str(job.unit.space), str(job.unit.atlas))
-                found[place, str(job.unit.feature).removesuffix(ending)].append(job)
-    made = []
-    for (place, label), several in found.items():
-        several.sort(key=lambda job: str(job.unit.feature))
-        unit = Unit(story=place[0], space=place[1], atlas=place[2], model=label)
-        descs = [str(job.unit.feature) for job in several]
-        if any(len(write.read_json(j.files["first"])["Columns"]) < MIN_LAYERS for j in several):
-            continue
-        files = {k: several[0].files[k] for k in ("label_nii", "label_tsv")}
-        for job in several:
-            scores = {k: p for k, p in job.files.items() if k.startswith("r:")}
-            files.update({f"{job.unit.feature}:{k[2:]}": p for k, p in scores.items()})
-        made.append(
-            Job(
-                step=layers.NAME,
-                version=layers.VERSION,
-                unit=unit,
-                record=layers.record(unit, names, descs),
-                outputs=layers.outputs(unit, names, descs),
-                upstream=tuple(several),
-                files=files,
-                settings=asdict(layers.params(config)),
-                fingerprints={names.relative(job.record): job.key for job in several},
-            )
-        )
-    return made
-
-
-def _correspondence(job: Job, config: Config, names: Names) -> list[Job]:
-    """Plan the correspondence of decoding and encoding, where heads were decoded."""
-    label = str(job.unit.feature).removesuffix(HEADS)
-    if not str(job.unit.feature).endswith(HEADS):
-        return []
-    unit = Unit(story=job.unit.story, space=job.unit.space, atlas=job.unit.atlas, model=label)
-    table = unit.place(names, "decoding", "tsv")
-    record = table.with_suffix(".json")
-    if not table.is_file() or not record.is_file():
-        return []
-    return [
-        Job(
-            step=correspondence.NAME,
-            version=correspondence.VERSION,
-            unit=unit,
-            record=correspondence.record(unit, names),
-            outputs=correspondence.outputs(unit, names),
-            upstream=(job,),
-            files={
-                "decoding": table,
-                "label_nii": job.files["label_nii"],
-                "label_tsv": job.files["label_tsv"],
-            },
-            settings=asdict(correspondence.params(config)),
-            fingerprints={names.relative(record): _key(record)},
-        )
-    ]
-
-
-def _map(names: Names, place: Place, desc: str, stat: str, person: Person) -> Path:
-    """Return the table of one statistic of one run."""
-    unit = Unit(
-        story=place[0],
-        space=place[1],
-        atlas=place[2],
-        participant=person[0],
-        session=person[1],
-        run=person[2],
-    )
-    return unit.place(names, "boldmap", "tsv", {"desc": desc, "stat": stat})
-
-
-def _group(
-    place: Place,
-    desc: str,
-    found: Mapping[Person, Path],
-    ceiling: Job,
-    config: Config,
-    names: Names,
-) -> Job:
-    """Plan the group maps of one feature space."""
-    unit = Unit(story=place[0], space=place[1], atlas=place[2], feature=desc)
-    first = min(found, key=lambda p: tuple(str(x) for x in p))
-    files = {**_labels(names, place, first), "first": found[first]}
-    available = []
-    for stat in ("r", "r2") if desc == "nuisance" else ("r", "rjoint", "r2", "unique"):
-        paths = {person: _map(names, place, desc, stat, person) for person in found}
-        if any(path.is_file() for path in paths.values()):  # one that lacks is an error later
-            available.append(stat)
-            files.update({f"{stat}:{p}:{s}:{r}": path for (p, s, r), path in paths.items()})
-    stats = group.statistics(available)
-    return Job(
-        step=group.NAME,
-        version=group.VERSION,
-        unit=unit,
-        record=group.record(unit, names),
-        outputs=group.outputs(unit, names, stats),
-        upstream=(ceiling,),
-        files=files,
-        settings=asdict(group.params(config)),
-        fingerprints={names.relative(p): _key(p) for p in found.values()},
-    )

@@ -11,13 +11,15 @@ from bids_brainlm.bidsio import atlas as atlases
 from bids_brainlm.bidsio import bold, write
 from bids_brainlm.bidsio.describe import dataset_link
 from bids_brainlm.bidsio.names import Names
-from bids_brainlm.config import Config
+from bids_brainlm.config import EACH, Config, base_space
 from bids_brainlm.errors import ConfigError, MissingInputError
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.plan.selection import Selection, select
 from bids_brainlm.plan.stories import StoryJobs, plan_stories
-from bids_brainlm.steps import encoding, encoding_columns, heads, parcels
-from bids_brainlm.steps.base import Job, Unit, canonical
+from bids_brainlm.steps import encoding, encoding_columns, heads, parcels, partial
+from bids_brainlm.steps.base import Job, Unit, canonical, made_by
+
+PAIR = encoding_columns.LAYERED
 
 
 def plan(config: Config) -> Plan:
@@ -66,7 +68,7 @@ def _participant_stages(
 ) -> list[tuple[str, Sequence[Job]]]:
     """Plan parcels and encoding of all selected runs."""
     known: dict[str | None, atlases.Atlas] = {}
-    parcel_jobs, nuisance, fits = [], [], []
+    parcel_jobs, nuisance, fits, partials = [], [], [], []
     for story in chosen.stories:
         for run in sorted(story.runs, key=lambda r: tuple(str(k) for k in r.key)):
             image = chosen.images[run.key]
@@ -79,12 +81,14 @@ def _participant_stages(
             base, own = _fits(story.name, story_jobs, series, config, names)
             nuisance.append(base)
             fits += own
-    return [
+            partials += _partials(own, config, names)
+    stages: list[tuple[str, Sequence[Job]]] = [
         ("parcels", parcel_jobs),
         ("encoding", nuisance),
         ("encoding", [job for job in fits if job.step == encoding.NAME]),
         ("heads", [job for job in fits if job.step == heads.NAME]),
     ]
+    return [*stages, ("partial", partials)] if partials else stages
 
 
 def _parcels(story, run, image, atlas, config, names) -> Job:
@@ -177,11 +181,38 @@ def _fits(
     fits = []
     for space in config.features.features:
         for (label, name), job in known.items():
-            if name == space:
+            if name == base_space(space):
                 upstream = (word_job, series, base, job)
                 made = {**aids, space: job}
                 fits.append(_encoding(space, label, upstream, made, bands, config, names))
     return base, fits
+
+
+def _partials(fits: Sequence[Job], config: Config, names: Names) -> list[Job]:
+    """Plan the partial correlations of one run, for models with both layered spaces."""
+    made = []
+    for first in fits if config.encoding.predictions else ():
+        for second in fits:
+            spaces = (first.unit.feature, second.unit.feature)
+            if first.unit.model != second.unit.model or set(spaces) != set(PAIR):
+                continue
+            made.append(
+                Job(
+                    step=partial.NAME,
+                    version=partial.VERSION,
+                    unit=first.unit,
+                    record=partial.record(first.unit, names),
+                    outputs=partial.outputs(first.unit, names),
+                    upstream=(first, second, made_by(first, "parcels")),
+                    facts={
+                        "other": second.unit.feature,
+                        "sources": sorted(names.uri(job.record) for job in (first, second)),
+                    },
+                    settings=asdict(partial.params(config)),
+                    group=(partial.NAME, first.unit.story, first.unit.space, first.unit.atlas),
+                )
+            )
+    return made
 
 
 def _encoding(
@@ -197,13 +228,15 @@ def _encoding(
     word_job, series = upstream[:2]
     unit = Unit(**{**asdict(series.unit), "model": label, "feature": feature})
     step = heads if feature == "heads" else encoding
+    predicts = config.encoding.predictions and feature in PAIR
+    more = {} if feature == "heads" else {"bands": bands, "predictions": predicts}
     layers = list(config.features.layers) if feature in encoding_columns.LAYERED else []
     return Job(
         step=step.NAME,
         version=step.VERSION,
         unit=unit,
         record=step.record(unit, names),
-        outputs=step.outputs(unit, names, *([] if feature == "heads" else [bands])),
+        outputs=step.outputs(unit, names, **more),
         upstream=tuple({job.record: job for job in (*upstream, *spaces.values())}.values()),
         facts={
             "tr": word_job.facts["tr"],
@@ -244,6 +277,19 @@ def _descriptions(
             continue
         desc = encoding.desc(Unit(model=label, feature=space))
         found[desc] = f"encoding model of {space}{of} with nuisance bands"
+        found.update(_more_descriptions(label, space, of, config))
         if job.step == "static":
             found[desc] = f"static word vectors{of}, and the encoding model of them"
+    return found
+
+
+def _more_descriptions(label: str | None, space: str, of: str, config: Config) -> dict[str, str]:
+    """Explain the labels of single features and of partial correlations."""
+    found = {}
+    if space + EACH in config.features.features:
+        desc = encoding.desc(Unit(model=label, feature=space + EACH))
+        found[desc] = f"encoding models of every single feature of {space}{of}"
+    if config.encoding.predictions and space in PAIR:
+        desc = partial.desc(Unit(model=label, feature=space))
+        found[desc] = f"partial correlation with {space}{of}, given the other layered space"
     return found

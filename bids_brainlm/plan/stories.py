@@ -10,7 +10,7 @@ import numpy as np
 
 from bids_brainlm.bidsio import bold, write
 from bids_brainlm.bidsio.names import Names
-from bids_brainlm.config import MODEL_SPACES, NUISANCE_BANDS, Config
+from bids_brainlm.config import MODEL_SPACES, NUISANCE_BANDS, Config, asked_spaces
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.language import pipelines, sources, transcripts
 from bids_brainlm.language.architectures import FAMILIES, is_causal
@@ -106,8 +106,7 @@ def plan_stories(stories: Sequence[Story], config: Config, names: Names) -> Stor
     """
     jobs = StoryJobs({s.name: _words(s, config, names) for s in stories})
     jobs.add("words", list(jobs.words.values()))
-    asked = config.features.features
-    wanted = {*asked, *config.encoding.bands} - set(NUISANCE_BANDS)
+    wanted = {*asked_spaces(config), *config.encoding.bands} - set(NUISANCE_BANDS)
     models = _models(config) if _needs_models(config) else []
     _plan_models(jobs, models, config, names)
     if "linguistic" in wanted or config.decoding.decoding:
@@ -125,7 +124,7 @@ def plan_stories(stories: Sequence[Story], config: Config, names: Names) -> Stor
 
 def _needs_models(config: Config) -> bool:
     """Tell whether any feature space or band comes from language models."""
-    wanted = {*config.features.features, *config.encoding.bands}
+    wanted = {*asked_spaces(config), *config.encoding.bands}
     return bool(wanted & set(MODEL_SPACES)) or (
         "static" in wanted and not config.features.static_vectors
     )
@@ -216,7 +215,7 @@ def _borders(n_trs: int, config: Config) -> list[int]:
 
 def _plan_models(jobs: StoryJobs, models: Sequence[_Model], config: Config, names: Names) -> None:
     """Plan what comes from language models."""
-    asked = config.features.features
+    asked = asked_spaces(config)
     own = STATES if config.features.static_vectors else (*STATES, "static")
     states = [space for space in (*asked, *config.encoding.bands) if space in own]
     pairs = [(m, word_job) for m in models for word_job in jobs.words.values()]

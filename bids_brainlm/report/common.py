@@ -87,9 +87,12 @@ def feature_words(desc: str, meta: Mapping[str, object]) -> str:
     """Name a feature space for people: ``minilm embeddings``."""
     model = meta.get("Model")
     label = model.get("Label") if isinstance(model, Mapping) else None
-    space = meta.get("FeatureSpace")
+    space = str(meta.get("FeatureSpace") or "")
+    if space.endswith("-each"):
+        what = f"single features of {space.removesuffix('-each')}"
+        return f"{label}, {what}" if label else what
     if label and space:
-        return f"{label} {str(space).lower()}"
+        return f"{label} {space.lower()}"
     return " ".join(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", desc)).lower() or desc
 
 
@@ -157,6 +160,16 @@ def brain_png(
         shown = np.where(keep, values, np.nan)
         parts.append(figures_brain.glass(labels, index, shown, label=label, limit=limit))
     return figures_brain.stack(parts)
+
+
+def brain_and_cortex_png(
+    labels: Labels, index: tuple[int, ...], values: np.ndarray, keep: np.ndarray | None, label: str
+) -> bytes:
+    """Draw what `brain_png` draws, and below all parcels on the cortical surface."""
+    from bids_brainlm.report import figures_brain, figures_surface
+
+    cortex = figures_surface.surface(labels, index, values, label=label, limit=scale_limit(values))
+    return figures_brain.stack([brain_png(labels, index, values, keep, label), cortex])
 
 
 def words_picture(words: Words, naming: Naming) -> Picture:

@@ -99,6 +99,51 @@ class HeadDecoding:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Feature spaces compared in pairs.
+
+    ``values`` maps ``difference``, ``q`` ... to arrays (n_pairs, n_regions); ``scores`` maps
+    each feature space to participants' r (n_people, n_regions) at the layer that the other
+    half of the participants chooses.
+    """
+
+    path: str
+    scores_path: str
+    regions: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    values: Mapping[str, np.ndarray]
+    scores: Mapping[str, np.ndarray]
+    meta: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class HeadComponents:
+    """Principal components of the heads' weights of one model.
+
+    ``scores`` has shape (n_heads, n_components); ``share``, ``agreement``,
+    ``null_95``, ``p`` and ``reliability`` have one value a component; ``associations`` maps
+    ``rho``, ``q`` ... to arrays (n_components, n_covariates). ``lookback`` is in tokens, one
+    value a head.
+    """
+
+    desc: str
+    path: str
+    associations_path: str
+    heads: tuple[str, ...]
+    layers: tuple[int, ...]
+    lookback: np.ndarray | None
+    scores: np.ndarray
+    share: np.ndarray
+    agreement: np.ndarray
+    null_95: np.ndarray
+    p: np.ndarray
+    reliability: np.ndarray
+    covariates: tuple[str, ...]
+    associations: Mapping[str, np.ndarray]
+    meta: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Labels:
     """An atlas on a grid: ``image`` (x, y, z) holds parcel numbers, ``affine`` is in mm.
 
@@ -171,6 +216,7 @@ class GroupStory:
 
     ``scores`` maps (feature space, statistic) to an array (n_people, n_parcels, n_columns) in
     the order of ``people``; runs of one participant are averaged, NaN where there is none.
+    ``regions`` holds the same maps for regions of interest, where there are any.
     """
 
     story: str
@@ -183,6 +229,9 @@ class GroupStory:
     stimulus: tuple[StimulusFile, ...] = ()
     representations: tuple[Representations, ...] = ()
     decoding: tuple[HeadDecoding, ...] = ()
+    comparison: Comparison | None = None
+    components: tuple[HeadComponents, ...] = ()
+    regions: GroupStory | None = None
 
     def descs(self) -> tuple[str, ...]:
         """Return the feature spaces with a group mean, nuisance left out."""

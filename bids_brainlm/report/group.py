@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common, heads, layers, methods, stimulus, unique
+from bids_brainlm.report import common, heads, layers, methods, regions, stimulus, unique
 from bids_brainlm.report.common import Naming, anchor, fdr_of, mean, number, plural
 from bids_brainlm.report.content import (
     Card,
@@ -174,6 +174,9 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
         if found is not None:
             parts.append(found)
         parts.append(maps_section(story, place, naming))
+    by_region = regions.section(story, place, naming)
+    if by_region is not None:
+        parts.append(by_region)
     profiles = layers.section(story, place, naming)
     if profiles is not None:
         parts.append(profiles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_brainlm.report import common
+from bids_brainlm.report import common, regions
 from bids_brainlm.report.common import Naming, best_column, fdr_of, heads_of, layers_of, mean
 from bids_brainlm.report.content import Column, GroupStory, ParcelMap, Picture, Section, Table
 from bids_brainlm.report.figures_encoding import (
@@ -15,6 +15,9 @@ from bids_brainlm.report.figures_encoding import (
 )
 from bids_brainlm.report.intervals import interval_over_people
 from bids_brainlm.report.scores import N_ROWS, head_grid
+
+SHOWN_BY_REGION = ("Each", "Partial", "Heads")
+"""Endings of feature spaces that the part on regions shows better than a list of parcels."""
 
 
 def column_of(item: ParcelMap) -> str:
@@ -246,7 +249,11 @@ def _test_words(q: ParcelMap) -> str:
 def maps_section(story: GroupStory, place: str, naming: Naming) -> Section:
     """Show where the scores are, and the best parcels."""
     blocks: list[object] = []
+    drawn = story.labels is not None and story.labels.is_anatomical
+    by_region = not drawn and regions.regions_of(story) is not None
     for desc in story.descs():
+        if by_region and desc.endswith(SHOWN_BY_REGION):
+            continue
         blocks += [_map(story, desc, naming), _best_parcels(story, desc)]
     return Section(f"{place}-maps", "Where", tuple(blocks))
 
@@ -271,12 +278,13 @@ def _map(story: GroupStory, desc: str, naming: Naming) -> Picture:
     if story.labels is not None and story.labels.is_anatomical:
         return Picture(
             naming("map", "png", story=story.story, desc=desc),
-            common.brain_png(story.labels, item.index, values, keep, "mean r"),
+            common.brain_and_cortex_png(story.labels, item.index, values, keep, "mean r"),
             f"Group map of {name}, {where}",
             f"Group map, {name}, {where}",
             f"Mean held-out r over n = {n} participants, {where}. Above: all parcels on axial "
-            "slices (z in mm, MNI). Below, where any: only significant parcels, seen through a "
-            f"glass brain.{found} How to read it: red parcels are predicted; predictions of blue "
+            "slices (z in mm, MNI); then, where any, only significant parcels, seen through a "
+            "glass brain; last, all parcels on the inflated cortex (fsaverage), lateral and "
+            f"medial.{found} How to read it: red parcels are predicted; predictions of blue "
             "ones run against the data.",
             files,
         )

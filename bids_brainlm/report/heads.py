@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bids_brainlm.report import common
+from bids_brainlm.report import common, correspondence, specialization
 from bids_brainlm.report.common import Naming
 from bids_brainlm.report.content import (
     Column,
@@ -34,12 +34,15 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
     Returns
     -------
     Section or None
-        None where no head was decoded.
+        None where no head was decoded and none was fitted.
     """
     blocks: list[object] = []
     for one in story.decoding:
         blocks += _decoding(one, story.story, naming)
         blocks += _correspondence(one, story, naming)
+        blocks += correspondence.blocks(one, story, naming)
+    for found in story.components:
+        blocks += specialization.blocks(found, story, naming)
     return Section(f"{place}-heads", "What heads compute", tuple(blocks)) if blocks else None
 
 

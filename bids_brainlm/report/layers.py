@@ -72,8 +72,34 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
             files,
         ),
     ]
+    if story.labels is not None and story.labels.is_anatomical:
+        blocks += [_map(story, desc, names[desc], naming) for desc in descs]
     blocks += [_statement(c) for c in _comparisons(story, descs)]
     return Section(f"{place}-preference", "Layer preference", tuple(blocks))
+
+
+def _map(story: GroupStory, desc: str, name: str, naming: Naming) -> Picture:
+    """Draw the preferred layer of every parcel that is predicted at all."""
+    from bids_brainlm.report import figures_surface
+
+    item, mean_map = story.maps[desc, "preferredlayer"], story.maps[desc, "mean"]
+    layers = [int(c[5:]) for c in common.layers_of(mean_map.columns) if c != "layer00"]
+    values = item.column("value")
+    q = story.maps.get((desc, "q"))
+    level = common.fdr_of(q.meta) if q is not None else 0.05
+    predicted = np.ones(len(values), bool) if q is None else (q.values <= level).any(axis=1)
+    shown = np.where(predicted, values, np.nan)
+    return Picture(
+        naming("preferredmap", "png", story=story.story, desc=desc),
+        figures_surface.preferred(story.labels, item.index, shown, layers),
+        f"Preferred layer of each parcel, {name}",
+        f"Preferred layers on the cortex, {name}",
+        f"Layer with the highest group mean of r, in the {int(predicted.sum())} of {len(values)} "
+        f"parcels with q ≤ {level:g} in any layer; {len(story.people)} participants. Grey: not "
+        "predicted. How to read it: neighbouring layers often predict alike, so look at gradients "
+        "over the cortex, not at single parcels.",
+        common.map_files(story.maps, desc, "preferredlayer", "q"),
+    )
 
 
 def _comparisons(story: GroupStory, descs: list[str]) -> list[Mapping]:

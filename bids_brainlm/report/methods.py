@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bids_brainlm.report import references
 from bids_brainlm.report.methods_features import features_text, join, names_of, phones_text
+from bids_brainlm.report.methods_group import group_text
 
 _BIN_RULES = {"offset": "its offset", "onset": "its onset", "midpoint": "its midpoint"}
 
@@ -56,6 +57,7 @@ def write(sidecars: Sidecars) -> Methods:
         _encoding(sidecars.maps),
         _inference(sidecars.maps),
         _group(sidecars.group),
+        group_text(sidecars.maps, sidecars.group),
     ]
     return Methods(tuple(p for p in parts if p), _references(sidecars))
 
@@ -250,7 +252,8 @@ def _group(group: Sequence[Mapping]) -> str:
             f"with the average of {isc_reference(group)}. They measure agreement between people "
             "and are no upper bound for a model that is fitted within one person. "
         )
-    found = next((m["Inference"] for m in group if isinstance(m.get("Inference"), Mapping)), None)
+    tested = [m for m in group if m.get("Statistic") == "mean"] or group
+    found = next((m["Inference"] for m in tested if isinstance(m.get("Inference"), Mapping)), None)
     if found:
         draws = found.get("NumberOfPermutations") or found.get("NumberOfBootstraps")
         text += (

@@ -18,6 +18,15 @@ ORDER = (
     "parcels",
     "encoding",
     "heads",
+    "partial",
     "reports",
 )
-GROUP_ORDER = ("ceilings", "group", "layers", "correspondence", "reports")
+GROUP_ORDER = (
+    "ceilings",
+    "group",
+    "layers",
+    "correspondence",
+    "comparison",
+    "specialization",
+    "reports",
+)

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
+from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, DataError
+from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import multiple
 from bids_brainlm.numerics.correspondence import correspond
+from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 
 NAME = "correspondence"
-VERSION = 1
+VERSION = 2
 DESCRIPTIONS = {
     "rho": "Spearman correlation over heads of decoding accuracy and group brain score",
     "p": "two-tailed p of rho, permutation of heads, (k + 1) / (n + 1)",
@@ -26,6 +27,7 @@ DESCRIPTIONS = {
     "rhowithin": "rho with layer partialled out (ranks less the mean rank of their layer)",
     "pwithin": "two-tailed p of rhowithin, permutation of heads within layers",
     "qwithin": "pwithin adjusted over all labels and parcels",
+    "besthead": "group brain score (r) of the head that decodes the label best",
 }
 
 
@@ -79,7 +81,7 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
 def _correspond(job: Job, settings: Params) -> None:
     """Write the maps of one story and model."""
     _, names, columns, scores = read_map(made_by(job, "group").outputs["mean.tsv"])
-    accuracy, labels = _accuracy(job.files["decoding"], columns)
+    accuracy, labels = group_files.read_accuracy(job.files["decoding"], columns)
     found = correspond(
         accuracy,
         scores.T,
@@ -87,6 +89,8 @@ def _correspond(job: Job, settings: Params) -> None:
         n_permutations=settings.n_permutations,
         rng=np.random.default_rng([settings.seed, 5]),
     )
+    best = _best_heads(accuracy)
+    chosen = np.where(best >= 0, scores[:, best], np.nan).T
     tables = {
         "rho": found.rho,
         "p": found.p,
@@ -94,9 +98,14 @@ def _correspond(job: Job, settings: Params) -> None:
         "rhowithin": found.rho_within,
         "pwithin": found.p_within,
         "qwithin": _q(found.p_within),
+        "besthead": chosen,
     }
-    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(names)
+    maps = regions.map_set(job, names)
     meta = _meta(job, settings, labels, len(columns), tables)
+    meta["BestHeads"] = {
+        label: columns[head] if head >= 0 else None
+        for label, head in zip(labels, best, strict=True)
+    }
     for stat, values in tables.items():
         paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
         write_map(maps, paths, labels, values.T)
@@ -106,29 +115,16 @@ def _correspond(job: Job, settings: Params) -> None:
     finish(job, {"Description": DESCRIPTIONS["rho"], "Statistic": "rho", **meta})
 
 
+def _best_heads(accuracy: np.ndarray) -> np.ndarray:
+    """Return the head that decodes each label best, -1 where a label was not decoded."""
+    known = np.isfinite(accuracy)
+    best = np.where(known, accuracy, -1.0).argmax(axis=0)
+    return np.where(known.any(axis=0), best, -1)
+
+
 def _q(p: np.ndarray) -> np.ndarray:
     """Adjust over labels and parcels together."""
     return multiple.benjamini_hochberg(p.ravel()).reshape(p.shape)
-
-
-def _accuracy(path: Path, heads: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Read decoding accuracies, shape (n_heads, n_labels), in the order of the heads."""
-    table = write.read_tsv(path)
-    labels = list(dict.fromkeys(table["label"]))
-    place = {head: k for k, head in enumerate(heads)}
-    values = np.full((len(heads), len(labels)), np.nan)
-    rows = zip(table["layer"], table["head"], table["label"], table["accuracy"], strict=True)
-    for layer, head, label, accuracy in rows:
-        name = f"L{int(layer):02d}H{int(head):02d}"
-        if name not in place:
-            raise DataError(
-                f"{path.name} has the head {name}, which the maps do not have; expected the heads "
-                "of one model.",
-                hint="Make both anew with the same --model (--overwrite).",
-            )
-        if accuracy != "n/a":
-            values[place[name], labels.index(label)] = float(accuracy)
-    return values, labels
 
 
 def _meta(
@@ -140,6 +136,7 @@ def _meta(
         "Story": job.unit.story,
         "Space": job.unit.space,
         "Atlas": job.unit.atlas,
+        **regions.describe(job),
         "FeatureSpace": "correspondence",
         "Model": first["Model"],
         "Columns": list(labels),
@@ -149,7 +146,7 @@ def _meta(
             "Test": "permutation of heads (within layers for rhowithin)",
             "NumberOfPermutations": settings.n_permutations,
             "Alternative": "two-sided",
-            "Family": "all labels and parcels",
+            "Family": f"all labels and {'regions' if 'regions' in job.facts else 'parcels'}",
             "Correction": "Benjamini-Hochberg",
             "NumberOfSignificant": {
                 stat: int(np.nansum(tables[stat] <= 0.05)) for stat in ("q", "qwithin")

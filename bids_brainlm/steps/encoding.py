@@ -19,6 +19,7 @@ from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import blas, crossval, design, multiple, resampling
 from bids_brainlm.steps import encoding_columns, encoding_runs
+from bids_brainlm.steps import predictions as kept
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
 from bids_brainlm.steps.encoding_sidecar import describe, description
 
@@ -78,10 +79,11 @@ def params(config: Config) -> Params:
 def desc(unit: Unit) -> str:
     """Return the ``desc`` label of a unit's maps, such as ``minilmEmbeddings``.
 
-    Spaces of stories have none of a model before them: ``linguistic``, ``stimEnvelope``.
+    Spaces of stories have none of a model before them: ``linguistic``, ``linguisticEach``,
+    ``stimEnvelope``.
     """
-    first, _, rest = str(unit.feature).partition("-")
-    name = first + rest[:1].upper() + rest[1:]
+    first, *rest = str(unit.feature).split("-")
+    name = first + "".join(part[:1].upper() + part[1:] for part in rest)
     return name if unit.model is None else f"{unit.model}{name[0].upper()}{name[1:]}"
 
 
@@ -98,14 +100,23 @@ def band_stat(band: str) -> str:
     return "r" + band.replace("-", "").lower()
 
 
-def outputs(unit: Unit, names: Names, bands: Sequence[str]) -> dict[str, Path]:
-    """Return the files that the step writes, without the record (the sidecar of r)."""
+def outputs(
+    unit: Unit, names: Names, bands: Sequence[str], *, predictions: bool = False
+) -> dict[str, Path]:
+    """Return the files that the step writes, without the record (the sidecar of r).
+
+    Held-out predictions are written where they are wanted; no score depends on that.
+    """
     found = {}
     for stat in statistics(unit, bands):
         labels = {"desc": desc(unit), "stat": stat}
         for ext in ("tsv", "nii.gz", "json"):
             if (stat, ext) != ("r", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "boldmap", ext, labels)
+    if predictions:
+        labels = {"desc": desc(unit), "stat": kept.STAT}
+        for ext in ("nc", "json"):
+            found[f"{kept.STAT}.{ext}"] = unit.place(names, "boldmap", ext, labels)
     return found
 
 
@@ -116,7 +127,9 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Encode several runs of one story with one feature space."""
-    return encoding_runs.each_batch(jobs, lambda batch: _encode_batch(batch, settings, resources))
+    return encoding_runs.each_batch(
+        jobs, lambda batch: _encode_batch(batch, settings, resources), resources.mem_gb
+    )
 
 
 def _encode_batch(
@@ -131,16 +144,27 @@ def _encode_batch(
     plan = _plan(job, settings, n_trs, len(nuisance) + (columns[0][1] is not None))
     targets = [person.targets for person in batch]
     main = None if columns[0][1] is None else "model"
+    pieces = encoding_runs.pieces(
+        [y.shape[1] for y in targets],
+        n_trs,
+        len(nuisance) + (main is not None),
+        n_workers=min(resources.nprocs, len(columns)),
+        mem_gb=resources.mem_gb,
+    )
 
     def fit(column: tuple[str, design.Band | None]) -> list[dict[str, object]]:
         label, band = column
         bands = nuisance if band is None else [*nuisance, band]
-        results = crossval.crossvalidate(bands, targets, plan, main=main)
-        tables = [
-            _test(result, plan, settings, p.job) for result, p in zip(results, batch, strict=True)
-        ]
+        parts: list[list[dict[str, object]]] = [[] for _ in batch]
+        for piece in pieces:
+            cut = [targets[k][:, some] for k, some in piece]
+            results = crossval.crossvalidate(bands, cut, plan, main=main)
+            for (k, _), result in zip(piece, results, strict=True):
+                parts[k].append(_test(result, plan, settings))
+                if kept.is_wanted(batch[k]):
+                    parts[k][-1][kept.STAT] = result.prediction.astype(np.float32)
         resources.progress(f"{job.unit.story} {desc(job.unit)} {label}: {len(batch)} runs")
-        return tables
+        return [_table(several, plan, settings) for several in parts]
 
     with blas.single_threaded():
         fitted = each(fit, columns, resources.nprocs, writes=False)
@@ -150,6 +174,8 @@ def _encode_batch(
     for k, person in enumerate(batch):
         try:
             tables = [column[k] for column in fitted]
+            if encoding_columns.is_each(job):
+                tables = _corrected_together(tables, settings)
             _write_person(person, labels, tables, plan, bands)
             outcomes.append(Outcome(person.job))
         except BrainLMError as error:
@@ -176,10 +202,8 @@ def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan
     return encoding_runs.fold_plan(job, n_trs, n_bands, given)
 
 
-def _test(
-    result: crossval.Result, plan: crossval.Plan, settings: Params, job: Job
-) -> dict[str, object]:
-    """Return the statistics of one column of one run."""
+def _test(result: crossval.Result, plan: crossval.Plan, settings: Params) -> dict[str, object]:
+    """Return what is known of some targets of one column of one run; targets lie last."""
     length = min(settings.block_length, len(result.prediction) // 6)
     tested = resampling.block_permutation_test(
         result.prediction,
@@ -189,21 +213,56 @@ def _test(
         rng=np.random.default_rng([settings.seed, 1]),
         segments=plan.segments,
     )
-    q = multiple.benjamini_hochberg(tested.p)
-    gammas = np.stack([g[i] for g, i in zip(plan.gammas, result.gamma_index, strict=True)])
     return {
         "r": result.r,
         "rjoint": result.rjoint,
         "r2": result.r2,
         "p": tested.p,
-        "q": q,
-        "rthresholded": np.where(q <= settings.fdr, result.r, np.nan),
         **{band_stat(n): values for n, values in result.band_r.items() if n != "model"},
-        "alphas": np.bincount(result.alpha_index.ravel(), minlength=len(plan.alphas)),
-        "gammas": gammas.mean(axis=(0, 1)),
-        "significant": int(np.nansum(q <= settings.fdr)),
+        "alpha_index": result.alpha_index,
+        "gamma_index": result.gamma_index,
         "block_length": tested.block_length_used,
     }
+
+
+def _table(
+    parts: Sequence[Mapping[str, object]], plan: crossval.Plan, settings: Params
+) -> dict[str, object]:
+    """Put the pieces of one column of one run together and add what needs all targets."""
+    table: dict[str, object] = {
+        name: np.concatenate([part[name] for part in parts], axis=-1)
+        for name in parts[0]
+        if name != "block_length"
+    }
+    q = multiple.benjamini_hochberg(table["p"])
+    alpha_index, gamma_index = table.pop("alpha_index"), table.pop("gamma_index")
+    gammas = np.stack([g[i] for g, i in zip(plan.gammas, gamma_index, strict=True)])
+    return {
+        **table,
+        "q": q,
+        "rthresholded": np.where(q <= settings.fdr, table["r"], np.nan),
+        "alphas": np.bincount(alpha_index.ravel(), minlength=len(plan.alphas)),
+        "gammas": gammas.mean(axis=(0, 1)),
+        "significant": int(np.nansum(q <= settings.fdr)),
+        "block_length": parts[0]["block_length"],
+    }
+
+
+def _corrected_together(
+    tables: Sequence[dict[str, object]], settings: Params
+) -> list[dict[str, object]]:
+    """Adjust p over the columns and parcels of a run together."""
+    p = np.stack([np.asarray(table["p"]) for table in tables])
+    q = multiple.benjamini_hochberg(p.ravel()).reshape(p.shape)
+    return [
+        {
+            **table,
+            "q": own,
+            "rthresholded": np.where(own <= settings.fdr, table["r"], np.nan),
+            "significant": int(np.nansum(own <= settings.fdr)),
+        }
+        for table, own in zip(tables, q, strict=True)
+    ]
 
 
 def _write_person(
@@ -232,4 +291,6 @@ def _write_person(
         if stat != "r":
             described = {"Description": description(stat), "Statistic": stat, **meta}
             write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
+    if kept.is_wanted(person):
+        kept.save(person, labels, [table[kept.STAT] for table in tables], plan, meta)
     finish(job, {"Description": description("r"), "Statistic": "r", **meta})

@@ -15,6 +15,8 @@ from bids_brainlm.steps.base import Job, made_by
 WORD_BANDS = ("silence", "counts", "phonemes")
 MIN_COVERED = 0.5  # share of TRs that a control must cover
 LAYERED = ("embeddings", "transformations")
+EACH = "-each"
+TAKEN = ("index", "name", "value", "ci_low", "ci_high")  # columns that tables of maps have
 Column = tuple[str, design.Band | None]
 
 
@@ -40,7 +42,13 @@ def source_of(job: Job, feature: str) -> Job:
     """
     step = job.facts["spaces"][feature]
     several = [one for one in job.upstream if one.step == step]
-    return next((one for one in several if one.unit.feature == feature), several[0])
+    base = feature.removesuffix(EACH)
+    return next((one for one in several if one.unit.feature == base), several[0])
+
+
+def is_each(job: Job) -> bool:
+    """Tell whether each column is a model of one feature; these are corrected together."""
+    return str(job.unit.feature).endswith(EACH)
 
 
 def nuisance_bands(
@@ -114,7 +122,8 @@ def main_columns(job: Job, scaling: Scaling, n_trs: int) -> list[Column]:
     for label, values in _read(job, feature).items():
         own = values[:n_trs].astype(np.float64)
         if job.facts["spaces"][feature] == "controls":
-            band = _control(job.unit.story, "model", own, scaling, as_name=feature)
+            base = feature.removesuffix(EACH)
+            band = _control(job.unit.story, "model", own, scaling, as_name=base)
         else:
             band = _language("model", own, silent, scaling)
         found.append((label, band))
@@ -188,6 +197,8 @@ def _control(
 def _read(job: Job, feature: str) -> dict[str, np.ndarray]:
     """Read a feature space, one array (n_trs, n_features) a column of the maps."""
     made = source_of(job, feature)
+    if feature.endswith(EACH):
+        return _single_features(made, feature.removesuffix(EACH))
     if made.step == "attention":
         measures = [k for k in made.outputs if not k.endswith("_json")]
         found = {m: write.read_stim_tsv_gz(made.outputs[m]) for m in measures}
@@ -201,6 +212,16 @@ def _read(job: Job, feature: str) -> dict[str, np.ndarray]:
             return {"value": stored["static"].to_numpy()}
     key = "control" if made.step == "controls" else feature
     return {"value": write.read_stim_tsv_gz(made.outputs[key])}
+
+
+def _single_features(made: Job, space: str) -> dict[str, np.ndarray]:
+    """Read every feature of a space as a space of its own; those that never vary are left out."""
+    key = "control" if made.step == "controls" else space
+    values = write.read_stim_tsv_gz(made.outputs[key])
+    names = write.read_json(made.outputs.get(f"{key}_json", made.record))["Columns"]
+    own = [f"{name}_" if name in TAKEN else str(name) for name in names]
+    found = {name: values[:, [k]] for k, name in enumerate(own)}
+    return {name: column for name, column in found.items() if _varies(column)}
 
 
 def _varies(values: np.ndarray) -> bool:

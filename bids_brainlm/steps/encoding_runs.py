@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,11 @@ from bids_brainlm.steps.base import Job, Outcome, made_by
 from bids_brainlm.steps.encoding_sidecar import gap_in_trs
 
 TARGETS_AT_ONCE = 40_000  # bounds memory; never changes a result
+BATCH_SHARE = 0.3  # of the memory, for the series of a batch
+PANEL = 8  # pieces begin at its multiples: places within float64 products stay the same
+FEWEST = 1000  # targets of a piece
+_PER_THREAD = 2.5e8  # bytes: kernels, factors, blocks of the search
+_LOADED = 6e8  # bytes: the program and its libraries
 
 
 @dataclass(frozen=True)
@@ -38,24 +44,111 @@ class Person:
 
 
 def each_batch(
-    jobs: Sequence[Job], encode: Callable[[Sequence[Person]], list[Outcome]]
+    jobs: Sequence[Job],
+    encode: Callable[[Sequence[Person]], list[Outcome]],
+    mem_gb: float = math.inf,
 ) -> list[Outcome]:
-    """Read the runs and encode them batch by batch; keep each one's error."""
-    outcomes, people = [], []
+    """Read the runs and encode them batch by batch; keep each one's error.
+
+    Runs of a batch have the same length. Not more series are kept than the memory (GB) allows.
+    """
+    outcomes: list[Outcome] = []
+    waiting: dict[int, list[Person]] = defaultdict(list)
+
+    def work(n_trs: int) -> None:
+        batch = waiting.pop(n_trs)
+        try:
+            outcomes.extend(encode(batch))
+        except BrainLMError as error:
+            outcomes.extend(Outcome(person.job, error) for person in batch)
+
     for job in jobs:
         try:
-            people.append(_read(job))
+            person = read_person(job)
         except BrainLMError as error:
             outcomes.append(Outcome(job, error))
-    for batch in _batches(people):
-        try:
-            outcomes += encode(batch)
-        except BrainLMError as error:
-            outcomes += [Outcome(person.job, error) for person in batch]
+            continue
+        n_trs = len(person.series)
+        if waiting[n_trs] and _size([*waiting[n_trs], person]) > batch_limit(n_trs, mem_gb):
+            work(n_trs)
+        waiting[n_trs].append(person)
+        fullest = max(waiting, key=lambda n: n * _size(waiting[n]))
+        kept = sum(n * _size(batch) for n, batch in waiting.items())
+        if len(waiting) > 1 and kept > fullest * batch_limit(fullest, mem_gb):
+            work(fullest)
+    for n_trs in list(waiting):
+        work(n_trs)
     return outcomes
 
 
-def _read(job: Job) -> Person:
+def _size(people: Sequence[Person]) -> int:
+    """Count the targets of some runs."""
+    return sum(int(person.kept.sum()) for person in people)
+
+
+def batch_limit(n_trs: int, mem_gb: float) -> int:
+    """Return how many targets of ``n_trs`` rows the series of a batch may have."""
+    if math.isinf(mem_gb):
+        return TARGETS_AT_ONCE
+    return int(min(TARGETS_AT_ONCE, BATCH_SHARE * mem_gb * 1e9 / (16 * n_trs)))
+
+
+def thread_bytes(n_targets: int, n_trs: int, n_bands: int) -> float:
+    """Return the memory that fitting some targets at once takes, bytes.
+
+    Predictions of the bands, targets of all and of the training rows, dual weights, and what
+    scoring and the permutation test need, all float64.
+    """
+    return _PER_THREAD + 8.0 * n_trs * (n_bands + 8) * n_targets
+
+
+def pieces(
+    widths: Sequence[int], n_trs: int, n_bands: int, *, n_workers: int, mem_gb: float
+) -> list[list[tuple[int, slice]]]:
+    """Cut the targets of a batch into pieces that fit into memory.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Targets of each run.
+    n_trs, n_bands : int
+    n_workers : int
+        Threads that each hold one piece.
+    mem_gb : float
+        Memory for all of them, GB.
+
+    Returns
+    -------
+    list of list of (int, slice)
+        For each piece, numbers of runs and which of their targets. One piece where all fit.
+
+    Notes
+    -----
+    Matrices are factorised once a piece. Pieces never change a result.
+    """
+    series = 16.0 * n_trs * sum(widths)
+    left = (mem_gb * 1e9 - _LOADED - series) / n_workers
+    one = thread_bytes(1, n_trs, n_bands) - _PER_THREAD
+    most = TARGETS_AT_ONCE if math.isinf(left) else (left - _PER_THREAD) / one
+    at_once = int(max(FEWEST, most)) // PANEL * PANEL
+    made: list[list[tuple[int, slice]]] = [[]]
+    room = at_once
+    for number, width in enumerate(widths):
+        start = 0
+        while start < width or width == 0:
+            if room < min(PANEL, width - start):
+                made.append([])
+                room = at_once
+            stop = width if width - start <= room else start + room // PANEL * PANEL
+            made[-1].append((number, slice(start, stop)))
+            room -= stop - start
+            start = stop
+            if stop == width:
+                break
+    return made
+
+
+def read_person(job: Job) -> Person:
     """Read the parcel series of a run."""
     path = made_by(job, "parcels").outputs["series"]
     if path.suffix == ".nc":
@@ -66,22 +159,6 @@ def _read(job: Job) -> Person:
     else:
         _, series = write.read_matrix_tsv(path)
     return Person(job, series, np.isfinite(series).all(axis=0))
-
-
-def _batches(people: Sequence[Person]) -> Iterator[list[Person]]:
-    """Group runs of equal length into batches that fit into memory."""
-    by_length: dict[int, list[Person]] = defaultdict(list)
-    for person in people:
-        by_length[len(person.series)].append(person)
-    for same in by_length.values():
-        batch: list[Person] = []
-        for person in same:
-            n_targets = sum(int(p.kept.sum()) for p in batch) + int(person.kept.sum())
-            if batch and n_targets > TARGETS_AT_ONCE:
-                yield batch
-                batch = []
-            batch.append(person)
-        yield batch
 
 
 def fold_plan(job: Job, n_trs: int, n_bands: int, settings: Mapping[str, object]) -> crossval.Plan:

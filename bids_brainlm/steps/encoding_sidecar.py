@@ -180,7 +180,9 @@ def _inference(
         "BlockLength": tables[0]["block_length"],
         "NumberOfPermutations": job.settings["n_permutations"],
         "Alternative": "greater",
-        "Family": "parcels of one column",
+        "Family": "all features and parcels"
+        if encoding_columns.is_each(job)
+        else "parcels of one column",
         "Correction": "Benjamini-Hochberg",
         "FDR": job.settings["fdr"],
         "NumberOfSignificant": {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, read_map, rows_of, shared_names, write_map
+from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, DataError
+from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import multiple, resampling
+from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 
 NAME = "group"
 VERSION = 3
 CORRELATIONS = ("r", "rjoint")
-VOXELS = "voxels"
+EACH = "Each"  # ends the desc of maps with one model for each feature
 DESCRIPTIONS = {
     "mean": "mean over participants of r of the main band (Fisher mean)",
     "cilow": "lower bound of the 95 % interval of the mean, bootstrap over participants",
@@ -66,9 +66,13 @@ def params(config: Config) -> Params:
     )
 
 
-def statistics(available: Collection[str]) -> list[str]:
-    """Return the statistics that are written, from those that all participants have."""
-    found = ["mean", "cilow", "cihigh", "p", "q", "meanthresholded", "normalized"]
+def statistics(available: Collection[str], *, has_ceiling: bool = True) -> list[str]:
+    """Return the statistics that are written, from those that all participants have.
+
+    Partial correlations have no ceiling to be divided by.
+    """
+    found = ["mean", "cilow", "cihigh", "p", "q", "meanthresholded"]
+    found += ["normalized"] if has_ceiling else []
     for stat in ("r2", "rjoint", "unique"):
         if stat in available:
             found += [stat] if stat == "r2" else [stat, f"{stat}p", f"{stat}q"]
@@ -103,45 +107,9 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
     return outcomes
 
 
-@dataclass(frozen=True)
-class _Table:
-    """One statistic of all participants.
-
-    ``values`` has shape (n_participants, n_parcels, n_columns), Fisher z for correlations;
-    runs of one participant are averaged.
-    """
-
-    participants: list[str]
-    names: list[str]
-    columns: list[str]
-    values: np.ndarray
-
-
-def _read(job: Job, stat: str) -> _Table:
+def _read(job: Job, stat: str) -> group_files.People:
     """Read one statistic of all participants."""
-    found = {
-        key.removeprefix(f"{stat}:"): (path, *read_map(path)[1:])
-        for key, path in job.files.items()
-        if key.startswith(f"{stat}:")
-    }
-    columns = next(iter(found.values()))[2]
-    for path, _, own, _ in found.values():
-        if own != columns:
-            raise DataError(
-                f"{path} has the columns {' '.join(own)}, the others have {' '.join(columns)}; "
-                "expected the same.",
-                hint="Run the participant level with the same --layers for all (--overwrite).",
-            )
-    names = shared_names(
-        [entry[1] for entry in found.values()], str(job.unit), voxelwise=job.unit.atlas == VOXELS
-    )
-    runs: dict[str, list[np.ndarray]] = defaultdict(list)
-    for key, (_, own, _, values) in found.items():
-        kept = values if own == names else values[rows_of(own, names)]
-        limited = np.arctanh(np.clip(kept, -0.999999, 0.999999)) if stat in CORRELATIONS else kept
-        runs[key.split(":")[0]].append(limited)
-    people = sorted(runs)
-    return _Table(people, names, columns, np.stack([np.mean(runs[p], axis=0) for p in people]))
+    return group_files.read_people(job, stat, correlations=stat in CORRELATIONS)
 
 
 def _maps(job: Job, settings: Params) -> list[str]:
@@ -152,12 +120,14 @@ def _maps(job: Job, settings: Params) -> list[str]:
     low, high = _by_column(z, lambda v, rng: _interval(v, settings, rng), settings)
     tables["cilow"], tables["cihigh"] = np.tanh(low), np.tanh(high)
     tables["p"], tables["q"] = _p_and_q(z, settings)
-    if _are_heads(found.columns):
+    if _are_many(job, found.columns):
         tables["q"] = multiple.benjamini_hochberg(tables["p"].ravel()).reshape(z.shape[1:])
     tables["meanthresholded"] = np.where(tables["q"] <= settings.fdr, tables["mean"], np.nan)
-    ceiling = _ceiling(job, found.names)
-    usable = ceiling >= max(settings.ceiling_floor, 1e-6)
-    tables["normalized"] = np.where(usable, tables["mean"] / np.where(usable, ceiling, 1), np.nan)
+    if "normalized.tsv" in job.outputs:
+        ceiling = _ceiling(job, found.names)
+        usable = ceiling >= max(settings.ceiling_floor, 1e-6)
+        ratio = tables["mean"] / np.where(usable, ceiling, 1)
+        tables["normalized"] = np.where(usable, ratio, np.nan)
     if "r2.tsv" in job.outputs:
         tables["r2"] = _mean(_read(job, "r2").values)
     for stat in ("rjoint", "unique"):
@@ -170,9 +140,18 @@ def _maps(job: Job, settings: Params) -> list[str]:
     return warnings
 
 
-def _are_heads(columns: Sequence[str]) -> bool:
-    """Tell whether the columns are heads, which are corrected together with the parcels."""
-    return all(re.fullmatch(r"L\d+H\d+", column) for column in columns)
+def _are_many(job: Job, columns: Sequence[str]) -> str | None:
+    """Name columns that are corrected together with the parcels: heads, or single features."""
+    if all(re.fullmatch(r"L\d+H\d+", column) for column in columns):
+        return "heads"
+    return "features" if str(job.unit.feature).endswith(EACH) else None
+
+
+def _family(job: Job, columns: Sequence[str]) -> str:
+    """Name the tests that are corrected together."""
+    what = "parcels" if "regions" not in job.facts else "regions"
+    many = _are_many(job, columns)
+    return f"all {many} and {what}" if many else f"{what} of one column"
 
 
 def _too_few(job: Job, settings: Params, n_participants: int) -> list[str]:
@@ -188,10 +167,11 @@ def _too_few(job: Job, settings: Params, n_participants: int) -> list[str]:
 
 
 def _ceiling(job: Job, names: Sequence[str]) -> np.ndarray:
-    """Return the ISC of the named parcels, shape (n_parcels, 1); NaN where there is none."""
-    _, known, _, values = read_map(made_by(job, "ceilings").outputs["isc.tsv"])
+    """Return the ISC of the named parcels or regions, (n_parcels, 1); NaN where there is none."""
+    _, parcels, _, values = read_map(made_by(job, "ceilings").outputs["isc.tsv"])
+    known, z = regions.average(job, parcels, group_files.fisher_z(values[:, :1]))
     place = {name: k for k, name in enumerate(known)}
-    return np.array([[values[place[n], 0] if n in place else np.nan] for n in names])
+    return np.array([[np.tanh(z[place[n], 0]) if n in place else np.nan] for n in names])
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -233,19 +213,20 @@ def _p_and_q(values: np.ndarray, settings: Params) -> tuple[np.ndarray, np.ndarr
 def _write(
     job: Job,
     settings: Params,
-    found: _Table,
+    found: group_files.People,
     tables: Mapping[str, np.ndarray],
     warnings: Sequence[str],
 ) -> None:
     """Write tables, images and sidecars."""
     participants, columns = found.participants, found.columns
-    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(found.names)
+    maps = regions.map_set(job, found.names)
     first = write.read_json(job.files["first"])
     significant = {c: int((tables["q"][:, k] <= settings.fdr).sum()) for k, c in enumerate(columns)}
     meta = {
         "Story": job.unit.story,
         "Space": job.unit.space,
         "Atlas": job.unit.atlas,
+        **regions.describe(job),
         "FeatureSpace": first["FeatureSpace"],
         "Model": first["Model"],
         "Columns": list(columns),
@@ -261,7 +242,7 @@ def _write(
             else settings.n_bootstraps,
             "NumberOfBootstraps": settings.n_bootstraps,
             "Alternative": "greater",
-            "Family": "all heads and parcels" if _are_heads(columns) else "parcels of one column",
+            "Family": _family(job, columns),
             "Correction": "Benjamini-Hochberg",
             "FDR": settings.fdr,
             "NumberOfSignificant": significant,

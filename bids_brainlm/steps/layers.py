@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, read_map, rows_of, write_map
+from bids_brainlm.bidsio.maps import read_map, rows_of, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import layers
+from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
 
 NAME = "layers"
@@ -106,12 +106,13 @@ def _describe(job: Job, settings: Params) -> None:
 
 def _write(job, made: Job, desc: str, names, tables, compared) -> dict[str, object]:
     """Write the maps of one space and return the sidecar of its preferred layers."""
-    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(names)
+    maps = regions.map_set(job, names)
     record_of = write.read_json(made.record)
     shared = {
         "Story": job.unit.story,
         "Space": job.unit.space,
         "Atlas": job.unit.atlas,
+        **regions.describe(job),
         "Model": record_of["Model"],
         "FeatureSpace": record_of["FeatureSpace"],
         "Participants": record_of["Participants"],
@@ -161,28 +162,11 @@ def _compare(job: Job, settings: Params) -> dict[str, object] | None:
 
 def _participants(job: Job, spaces: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
     """Return participants with both spaces, and z (n_people, n_parcels, n_layers) of each."""
-    runs: dict[str, dict[str, list[tuple[list[str], np.ndarray]]]] = {s: {} for s in spaces}
-    for key, path in job.files.items():
-        kind, _, rest = key.partition(":")
-        if kind not in runs:
-            continue
-        _, names, columns, values = read_map(path)
-        kept = [k for k, column in enumerate(columns) if column != "layer00"]
-        limited = np.arctanh(np.clip(values[:, kept], -0.999999, 0.999999))
-        runs[kind].setdefault(rest.split(":")[0], []).append((names, limited))
-    people = sorted(set(runs[spaces[0]]) & set(runs[spaces[1]]))
-    shared = _shared([n for s in spaces for p in people for n, _ in runs[s][p]])
+    found = [group_files.read_people(job, space, correlations=True) for space in spaces]
+    people = sorted(set(found[0].participants) & set(found[1].participants))
+    shared = [name for name in found[0].names if name in set(found[1].names)]
     stacked = []
-    for space in spaces:
-        each = defaultdict(list)
-        for person in people:
-            for names, values in runs[space][person]:
-                each[person].append(values[rows_of(names, shared)])
-        stacked.append(np.stack([np.mean(each[person], axis=0) for person in people]))
+    for one in found:
+        kept = [k for k, column in enumerate(one.columns) if column != "layer00"]
+        stacked.append(one.of(people)[:, rows_of(one.names, shared)][:, :, kept])
     return people, stacked
-
-
-def _shared(several: Sequence[Sequence[str]]) -> list[str]:
-    """Return the parcels that all tables have, in the order of the first."""
-    everywhere = set(several[0]).intersection(*several[1:])
-    return [name for name in several[0] if name in everywhere]

@@ -23,6 +23,7 @@ from bids_brainlm.report.content import (
     RunFacts,
     Words,
 )
+from bids_brainlm.steps import group_tables
 from bids_brainlm.steps.stimulus_files import decoding_of, representations_of, stimulus_files
 
 NAME = "reports"
@@ -167,7 +168,11 @@ def _sidecars(names: Names, version: str) -> methods.Sidecars:
         words=tuple(_json(p) for p in names.find("words", {"ext": "json"})),
         series=tuple(_json(p) for p in series),
         maps=tuple(_json(p) for p in maps),
-        group=tuple(_json(p) for p in names.find("group_boldmap", {"ext": "json"})),
+        group=tuple(
+            _json(p)
+            for kind in ("group_boldmap", "comparison")
+            for p in names.find(kind, {"ext": "json"})
+        ),
         n_participants=len(people),
         version=version,
     )
@@ -297,10 +302,12 @@ def _group_stories(names: Names) -> list[GroupStory]:
         entities = names.parse(path)[1]
         maps = groups.setdefault(tuple(entities[k] for k in keys), {})
         maps[entities.get("desc", ""), entities["stat"]] = _map(names, path, entities)
-    return [
-        _group_story(names, dict(zip(keys, key, strict=True)), groups[key])
-        for key in sorted(groups)
-    ]
+    return group_tables.with_regions(
+        [
+            _group_story(names, dict(zip(keys, key, strict=True)), groups[key])
+            for key in sorted(groups)
+        ]
+    )
 
 
 def _group_story(
@@ -320,7 +327,8 @@ def _group_story(
     scores = {}
     for desc in {d for d, stat in maps if stat == "mean"}:
         for stat in ("r", "unique"):
-            found = _stack(maps[desc, "mean"], [people[p].get((desc, stat), []) for p in ordered])
+            runs = [people[p].get((desc, stat), []) for p in ordered]
+            found = group_tables.stack_people(maps[desc, "mean"], runs)
             if found is not None:
                 scores[desc, stat] = found
     return GroupStory(
@@ -332,29 +340,9 @@ def _group_story(
         stimulus=stimulus_files(names, place["story"]),
         representations=representations_of(names, place["story"]),
         decoding=decoding_of(names, place["story"]),
+        comparison=group_tables.comparison_of(names, place),
+        components=group_tables.components_of(names, place),
     )
-
-
-def _stack(template: ParcelMap, maps: Sequence[Sequence[ParcelMap]]) -> np.ndarray | None:
-    """Return (n_people, n_parcels, n_columns) in the order of the group's table."""
-    if not any(maps):
-        return None
-    whole = np.full((len(maps), *template.values.shape), np.nan)
-    for number, runs in enumerate(maps):
-        layers = [
-            np.column_stack([run.column(c) for c in template.columns])
-            for run in runs
-            if run.index == template.index
-        ]
-        if layers:
-            whole[number] = _mean_runs(np.stack(layers))
-    return whole
-
-
-def _mean_runs(values: np.ndarray) -> np.ndarray:
-    """Mean over runs of one participant; NaN only where every run is NaN."""
-    count = np.isfinite(values).sum(axis=0)
-    return np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _person(
