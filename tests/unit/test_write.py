@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.describe import dataset_link, describe_output
+from bids_brainlm.bidsio.describe import (
+    container,
+    dataset_link,
+    describe_output,
+    source_dataset,
+)
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadWriteError
 
@@ -277,6 +282,85 @@ def test_describe(tmp_path):
     assert content["SourceDatasets"] == [{"URL": "doi:10.1"}]
 
 
+def test_describe_keeps_what_people_add(tmp_path):
+    names = Names(tmp_path)
+    describe_output(names, "1.2")
+    path = names.path("dataset_description")
+    edited = write.read_json(path) | {"Authors": ["A. Person"], "License": "CC0", "Name": "Ours"}
+    write.write_json(path, edited)
+    describe_output(names, "1.3", links={"raw": "../raw"})
+    content = write.read_json(path)
+    assert (content["Authors"], content["License"], content["Name"]) == (
+        ["A. Person"], "CC0", "Ours"
+    )
+    assert content["GeneratedBy"][0]["Version"] == "1.3"
+    assert content["DatasetLinks"] == {"raw": "../raw"}
+
+
+def test_describe_names_no_authors_that_it_does_not_know(tmp_path, alice):
+    names = Names(tmp_path / "out")
+    describe_output(names, "1.2", links={"raw": dataset_link(alice, names.root)})
+    assert "Authors" not in write.read_json(names.path("dataset_description"))
+
+
+@pytest.mark.parametrize(("environ", "expected"), [
+    ({}, {}),
+    ({"BRAINLM_CONTAINER_TAG": "x:1"}, {}),
+    ({"BRAINLM_CONTAINER_TYPE": "docker", "BRAINLM_CONTAINER_TAG": "x:1",
+      "BRAINLM_CONTAINER_URI": ""}, {"Type": "docker", "Tag": "x:1"}),
+    ({"BRAINLM_CONTAINER_TYPE": "docker", "BRAINLM_CONTAINER_TAG": "x:1",
+      "BRAINLM_CONTAINER_DIGEST": "sha256:ab"},
+     {"Type": "docker", "Tag": "x:1", "URI": "x@sha256:ab"}),
+    ({"BRAINLM_CONTAINER_TYPE": "docker", "BRAINLM_CONTAINER_URI": "docker://r/x",
+      "BRAINLM_CONTAINER_DIGEST": "sha256:ab"}, {"Type": "docker", "URI": "docker://r/x@sha256:ab"}),
+    ({"BRAINLM_CONTAINER_TYPE": "docker", "BRAINLM_CONTAINER_URI": "docker://r/x@sha256:cd",
+      "BRAINLM_CONTAINER_DIGEST": "sha256:ab"}, {"Type": "docker", "URI": "docker://r/x@sha256:cd"}),
+])
+def test_the_image_is_named(environ, expected):
+    assert container(environ) == expected
+
+
+def test_the_image_is_in_the_description(tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINLM_CONTAINER_TYPE", "apptainer")
+    monkeypatch.setenv("BRAINLM_CONTAINER_TAG", "bids_brainlm:1.2")
+    names = Names(tmp_path)
+    describe_output(names, "1.2")
+    (maker,) = write.read_json(names.path("dataset_description"))["GeneratedBy"]
+    assert maker["Container"] == {"Type": "apptainer", "Tag": "bids_brainlm:1.2"}
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"DatasetDOI": "doi:10.18112/openneuro.ds002345.v1.1.4"},
+     {"URL": "https://doi.org/10.18112/openneuro.ds002345.v1.1.4",
+      "DOI": "doi:10.18112/openneuro.ds002345.v1.1.4", "Version": "1.1.4"}),
+    ({"URL": "https://doi.org/10.1234/abc"},
+     {"URL": "https://doi.org/10.1234/abc", "DOI": "doi:10.1234/abc"}),
+    ({"DatasetDOI": "10.1234/abc"},
+     {"URL": "https://doi.org/10.1234/abc", "DOI": "doi:10.1234/abc"}),
+    ({"URL": "https://example.org/data"}, {"URL": "https://example.org/data"}),
+    ({"DatasetDOI": "to be announced"}, {}),
+    ({"Name": "raw"}, {}),
+])
+def test_source_datasets(given, expected):
+    assert source_dataset(given) == expected
+
+
+def test_linked_datasets_tell_their_doi(tmp_path):
+    names = Names(tmp_path / "out")
+    for name, doi in (("raw", "doi:10.1234/raw.v1.0.0"), ("fmriprep", None), ("broken", "")):
+        (tmp_path / name).mkdir()
+        text = "{" if name == "broken" else json.dumps({"Name": name, "DatasetDOI": doi})
+        (tmp_path / name / "dataset_description.json").write_text(text)
+    links = {name: f"../{name}" for name in ("raw", "fmriprep", "broken", "gone")}
+    for _ in range(2):
+        describe_output(names, "1.2", links=links)
+        content = write.read_json(names.path("dataset_description"))
+        assert content["SourceDatasets"] == [{
+            "URL": "https://doi.org/10.1234/raw.v1.0.0", "DOI": "doi:10.1234/raw.v1.0.0",
+            "Version": "1.0.0",
+        }]
+
+
 @pytest.mark.parametrize("text", ["{}", '{"Name": "raw"}', "{", '{"GeneratedBy": [{"Name": "x"}]}'])
 def test_foreign_datasets_are_left_alone(tmp_path, text):
     (tmp_path / "dataset_description.json").write_text(text)
@@ -298,7 +382,7 @@ def test_a_shell_of_the_output_validates(tmp_path):
     describe_output(
         names,
         "0.1.0",
-        sources=[{"URL": "https://doi.org/10.18112/openneuro.ds002345.v1.1.4"}],
+        sources=[{"URL": "doi:10.18112/openneuro.ds002345.v1.1.4"}],
         links={"raw": "../raw"},
         descriptions={"minilmEmbeddings": "MiniLM, all layers"},
     )
