@@ -424,8 +424,18 @@ class Ceiling:
         choices=("others", "all"),
     )
     isc_segments: int = setting(1, "contiguous segments over which ISC is averaged", _positive)
+    ceilings: str = setting(
+        "all",
+        "isc: leave-one-out ISC alone; all: also split-half, cross-subject and repeats, and a "
+        "test of ISC (parcels, 4 participants or more)",
+        choices=("all", "isc"),
+    )
     ceiling_floor: float = setting(
-        0.05, "no normalised score where the mean ISC is below this", _number, unit="r"
+        0.05,
+        "no normalised score where the mean ISC is below this or its interval includes 0 (0: "
+        "everywhere)",
+        _number,
+        unit="r",
     )
 
 
@@ -455,12 +465,31 @@ class Stats:
 
     n_permutations: int = setting(10_000, "permutations or sign flips", _positive)
     n_bootstraps: int = setting(10_000, "bootstrap samples for intervals", _positive)
+    null: str = setting(
+        "block",
+        "test within participants: permuted blocks, circular shifts or random phases of the "
+        "held-out prediction (maps of heads and partial correlations: blocks)",
+        choices=("block", "shift", "phase"),
+    )
     block_length: int = setting(
-        15, "block length of the permutation test", _positive, unit="TR", metavar="TRS"
+        0,
+        "length of permuted blocks; 0 estimates it from data and predictions (15 for heads, "
+        "partial correlations and voxels)",
+        _count,
+        unit="TR",
+        metavar="TRS",
     )
     fdr: float = setting(0.05, "false discovery rate", _share, metavar="Q")
+    fdr_method: str = setting(
+        "bh",
+        "group: Benjamini-Hochberg, or Benjamini-Yekutieli (any dependence)",
+        choices=("bh", "by"),
+    )
     group_test: str = setting(
         "sign-flip", "test over participants", choices=("sign-flip", "bootstrap")
+    )
+    tfce: bool = setting(
+        False, "groups of voxels: family-wise p with threshold-free cluster enhancement", _switch
     )
 
 

@@ -25,6 +25,7 @@ from bids_brainlm.errors import (
 from bids_brainlm.plan import cost, group, participant
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.steps import (
+    alignment,
     attention,
     base,
     ceilings,
@@ -39,6 +40,7 @@ from bids_brainlm.steps import (
     linguistic,
     parcels,
     partial,
+    reliability,
     representations,
     specialization,
     static,
@@ -63,6 +65,8 @@ STEPS: Mapping[str, ModuleType] = {
     "heads": heads,
     "partial": partial,
     "ceilings": ceilings,
+    "reliability": reliability,
+    "alignment": alignment,
     "group": group_step,
     "correspondence": correspondence,
     "layers": layers,

@@ -15,12 +15,14 @@ from bids_brainlm.errors import DataError, MissingInputError, SelectionError
 from bids_brainlm.plan.group_jobs import (
     Person,
     Place,
+    alignment_jobs,
     ceiling_job,
     comparison_jobs,
     correspondence_jobs,
     group_job,
     labels_of,
     profile_jobs,
+    reliability_jobs,
     specialization_jobs,
 )
 from bids_brainlm.plan.records import Plan, Skip
@@ -30,7 +32,16 @@ from bids_brainlm.steps.group_files import VOXELS
 
 MIN_PARTICIPANTS = 2
 _Place = tuple[str, str, str]  # story, space, atlas
-STAGES = ("ceilings", "group", "layers", "correspondence", "comparison", "specialization")
+STAGES = (
+    "ceilings",
+    "reliability",
+    "alignment",
+    "group",
+    "layers",
+    "correspondence",
+    "comparison",
+    "specialization",
+)
 
 
 def plan(config: Config) -> Plan:
@@ -69,7 +80,10 @@ def plan(config: Config) -> Plan:
             skipped.append(Skip(f"story {place[0]}", only))
             continue
         where = Place(*place)
-        stages["ceilings"].append(ceiling_job(where, people, config, names))
+        ceiling = ceiling_job(where, people, config, names)
+        stages["ceilings"].append(ceiling)
+        stages["reliability"] += reliability_jobs(ceiling, people, config, names)
+        stages["alignment"] += alignment_jobs(ceiling, people, config, names)
         found = {}
         for desc, records in sorted(maps.get(place, {}).items()):
             missing = sorted(participants - {p for p, _, _ in records})

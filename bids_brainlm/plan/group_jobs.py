@@ -15,6 +15,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import OutputError
 from bids_brainlm.steps import (
+    alignment,
     attention,
     ceilings,
     comparison,
@@ -22,10 +23,12 @@ from bids_brainlm.steps import (
     group,
     layers,
     regions,
+    reliability,
     specialization,
     stories,
 )
 from bids_brainlm.steps.base import Job, Unit, canonical
+from bids_brainlm.steps.group_files import VOXELS
 
 LAYERED = ("Embeddings", "Transformations")
 MIN_LAYERS = 3  # with layer 0, or two others; fewer have no profile
@@ -33,6 +36,7 @@ HEADS = "Heads"  # ends the desc of head-wise maps
 NOT_COMPARED = (HEADS, "Partial", "Each")  # endings of descs whose columns are no choice of layer
 NO_CEILING = "Partial"
 MIN_HEADS = 4
+MIN_CEILING = 4  # participants
 Person = tuple[str, str | None, str | None]  # participant, session, run
 
 
@@ -108,6 +112,62 @@ def ceiling_job(place: Place, people: Mapping[Person, Path], config: Config, nam
     )
 
 
+def _tr_of(people: Mapping[Person, Path]) -> float:
+    """Return the repetition time of a story's parcel series, s."""
+    first = write.read_json(min(people.values()))
+    return round(1 / float(first["SamplingFrequency"]), 6)
+
+
+def reliability_jobs(
+    ceiling: Job, people: Mapping[Person, Path], config: Config, names: Names
+) -> list[Job]:
+    """Plan further ceilings beside ``ceiling``, for parcels of enough participants."""
+    n_people = len({p for p, _, _ in people})
+    if config.ceiling.ceilings != "all" or ceiling.unit.atlas == VOXELS or n_people < MIN_CEILING:
+        return []
+    return [
+        Job(
+            step=reliability.NAME,
+            version=reliability.VERSION,
+            unit=ceiling.unit,
+            record=reliability.record(ceiling.unit, names),
+            outputs=reliability.outputs(ceiling.unit, names, repeats=len(people) > n_people),
+            files=ceiling.files,
+            facts={"tr": _tr_of(people)},
+            settings=asdict(reliability.params(config)),
+            fingerprints=ceiling.fingerprints,
+        )
+    ]
+
+
+def alignment_jobs(
+    ceiling: Job, people: Mapping[Person, Path], config: Config, names: Names
+) -> list[Job]:
+    """Plan the check of timing, where the words of the story are at hand."""
+    labels = {"recording": "words", "ext": "tsv.gz"}
+    words = ceiling.unit.place(names, "stim", "tsv.gz", labels)
+    if not words.is_file():
+        return []
+    sidecar = ceiling.unit.place(names, "words", "json")
+    prints = dict(ceiling.fingerprints)
+    if sidecar.is_file():
+        prints[names.relative(sidecar)] = key_of(sidecar)
+    return [
+        Job(
+            step=alignment.NAME,
+            version=alignment.VERSION,
+            unit=ceiling.unit,
+            record=alignment.record(ceiling.unit, names),
+            outputs=alignment.outputs(ceiling.unit, names),
+            upstream=(ceiling,),
+            files={**ceiling.files, "words": words},
+            facts={"tr": _tr_of(people)},
+            settings=asdict(alignment.params(config)),
+            fingerprints=prints,
+        )
+    ]
+
+
 def group_job(
     place: Place,
     desc: str,
@@ -126,7 +186,11 @@ def group_job(
         if any(path.is_file() for path in paths.values()):  # one that lacks is an error later
             available.append(stat)
             files.update({f"{stat}:{p}:{s}:{r}": path for (p, s, r), path in paths.items()})
-    stats = group.statistics(available, has_ceiling=not desc.endswith(NO_CEILING))
+    stats = group.statistics(
+        available,
+        has_ceiling=not desc.endswith(NO_CEILING),
+        has_clusters=config.stats.tfce and place.atlas == VOXELS and not place.regions,
+    )
     return Job(
         step=group.NAME,
         version=group.VERSION,

@@ -232,6 +232,7 @@ class GroupStory:
     comparison: Comparison | None = None
     components: tuple[HeadComponents, ...] = ()
     regions: GroupStory | None = None
+    alignment: Mapping[str, object] = field(default_factory=dict)
 
     def descs(self) -> tuple[str, ...]:
         """Return the feature spaces with a group mean, nuisance left out."""

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common, heads, layers, methods, regions, stimulus, unique
+from bids_brainlm.report import (
+    ceilings,
+    common,
+    heads,
+    layers,
+    methods,
+    regions,
+    stimulus,
+    unique,
+    validity,
+)
 from bids_brainlm.report.common import Naming, anchor, fdr_of, mean, number, plural
 from bids_brainlm.report.content import (
     Card,
@@ -24,6 +34,7 @@ from bids_brainlm.report.group_scores import (
     column_of,
     layers_section,
     maps_section,
+    scored,
     shown_rows,
     significance_section,
 )
@@ -149,7 +160,7 @@ def _best(stories: Sequence[GroupStory]) -> tuple[GroupStory, str, str, float] |
     """Return the story, feature space and column with the highest mean."""
     found = []
     for story in stories:
-        for desc in story.descs():
+        for desc in scored(story):
             item = story.maps[desc, "mean"]
             column = column_of(item)
             found.append((mean(item.column(column)), story, desc, column))
@@ -167,6 +178,9 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
     parts = []
     if ("", "isc") in story.maps:
         parts.append(_ceilings(story, place, naming))
+    checked = _validity(story)
+    if checked:
+        parts.append(Section(f"{place}-validity", "Leakage and timing", tuple(checked)))
     if story.descs():
         parts.append(layers_section(story, place, naming))
         parts.append(significance_section(story, place))
@@ -186,10 +200,20 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
     features = stimulus.section(story, place, naming)
     if features is not None:
         parts.append(features)
-    parts.append(Section(f"{place}-participants", "Participants", (_people(story),)))
+    people = (_people(story), *validity.motion(story))
+    parts.append(Section(f"{place}-participants", "Participants", people))
     where = f", {story.atlas} in {story.space}" if mark else ""
     title = f"Story {story.story}{where} (n = {len(story.people)})"
     return Section(place, title, (), tuple(parts))
+
+
+def _validity(story: GroupStory) -> list[object]:
+    """Show the leakage audit and the lag of the group."""
+    maps = [
+        (common.feature_words(d, story.maps[d, "mean"].meta), story.maps[d, "mean"])
+        for d in story.descs()
+    ]
+    return [*validity.leakage(maps), *validity.alignment(story.alignment)]
 
 
 def _ceilings(story: GroupStory, place: str, naming: Naming) -> Section:
@@ -246,6 +270,7 @@ def _ceilings(story: GroupStory, place: str, naming: Naming) -> Section:
             files,
         )
     )
+    blocks += ceilings.blocks(story, naming)
     return Section(f"{place}-ceilings", "Ceilings", tuple(blocks))
 
 

@@ -27,6 +27,11 @@ def column_of(item: ParcelMap) -> str:
     return best_column(values, columns)
 
 
+def scored(story: GroupStory) -> list[str]:
+    """Return the feature spaces whose values are scores, not partial correlations."""
+    return [desc for desc in story.descs() if not desc.endswith("Partial")]
+
+
 def shown_rows(values: np.ndarray) -> np.ndarray:
     """Return all rows of a small atlas, the highest rows of a large one."""
     if len(values) <= N_ROWS:
@@ -38,7 +43,7 @@ def layer_panels(story: GroupStory, stat: str, ylabel: str) -> tuple[tuple[str, 
     """Return layer names and one panel a kind of feature space, one line a model."""
     kinds: dict[str, list[Curve]] = {}
     longest: tuple[str, ...] = ()
-    for desc in story.descs():
+    for desc in scored(story):
         item = story.maps[desc, "mean"]
         layers = layers_of(item.columns)
         values = story.scores.get((desc, stat))
@@ -82,7 +87,7 @@ def layers_section(story: GroupStory, place: str, naming: Naming) -> Section:
         )
     small = [
         d
-        for d in story.descs()
+        for d in scored(story)
         if len(story.maps[d, "mean"].index) <= FEW_PARCELS
         and len(layers_of(story.maps[d, "mean"].columns)) > 1
     ]
@@ -150,7 +155,7 @@ def _glance(story: GroupStory) -> Table:
         Column("Parcels, q < FDR", number=True),
     )
     rows = []
-    for desc in story.descs():
+    for desc in scored(story):
         item = story.maps[desc, "mean"]
         column = column_of(item)
         values = item.column(column)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common, methods, scores, stimulus
+from bids_brainlm.report import common, methods, scores, stimulus, validity
 from bids_brainlm.report.common import Naming, anchor, number, plural
 from bids_brainlm.report.content import (
     Card,
@@ -191,6 +191,9 @@ def _recording(recording: Recording, naming: Naming, mark: str) -> Section:
     folds = _folds(recording, place, naming)
     if folds is not None:
         parts.append(folds)
+    checked = _validity(recording)
+    if checked:
+        parts.append(Section(f"{place}-validity", "Leakage and model checks", tuple(checked)))
     for desc in recording.descs():
         parts.append(scores.feature_section(recording, desc, place, naming))
     blocks = []
@@ -200,6 +203,21 @@ def _recording(recording: Recording, naming: Naming, mark: str) -> Section:
         blocks.append(Notice("No encoding model of this run has been fitted.", "note"))
     title = recording.title + (f", {recording.atlas} in {recording.space}" if mark else "")
     return Section(place, title, tuple(blocks), tuple(parts))
+
+
+def _validity(recording: Recording) -> list[object]:
+    """Show the leakage audit, the lag of the run, and checks of the models."""
+    maps = [
+        (common.feature_words(d, recording.maps[d, "r"].meta), recording.maps[d, "r"])
+        for d in recording.descs()
+    ]
+    base = recording.maps.get(("nuisance", "r"))
+    lag = base.meta.get("Alignment") if base is not None else None
+    return [
+        *validity.leakage(maps),
+        *validity.alignment(lag if isinstance(lag, dict) else {}),
+        *validity.model_checks(recording),
+    ]
 
 
 def _timing(recording: Recording, place: str, naming: Naming) -> Section:

@@ -23,6 +23,8 @@ ORDER = (
 )
 GROUP_ORDER = (
     "ceilings",
+    "reliability",
+    "alignment",
     "group",
     "layers",
     "correspondence",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, rows_of, shared_names, write_map
+from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import isc, scores
+from bids_brainlm.steps import group_files
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
 
 NAME = "ceilings"
 VERSION = 1
 JACKKNIFE_GROUPS = 20
-VOXELS = "voxels"
 
 
 @dataclass(frozen=True)
@@ -65,44 +64,10 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
     return outcomes
 
 
-def read_series(job: Job, trim: tuple[int, int]) -> tuple[list[str], list[str], np.ndarray]:
-    """Read the series of all participants, cut to the common rows and parcels.
-
-    Returns
-    -------
-    participants : list of str
-    names : list of str
-        Of the parcels; voxelwise those in all brain masks.
-    series : array, shape (n_participants, n_trs, n_parcels)
-        Runs of one participant are averaged; trimmed as in the encoding models.
-    """
-    keys = [name.removeprefix("series:") for name in job.files if name.startswith("series:")]
-    labels = {k: write.read_tsv(job.files[f"labels:{k}"])["name"] for k in keys}
-    names = shared_names(list(labels.values()), str(job.unit), voxelwise=job.unit.atlas == VOXELS)
-    runs: dict[str, list[np.ndarray]] = defaultdict(list)
-    for key in keys:
-        series = _read(job.files[f"series:{key}"])
-        kept = series if labels[key] == names else series[:, rows_of(labels[key], names)]
-        runs[key.split(":")[0]].append(kept)
-    n_trs = min(len(one) for several in runs.values() for one in several)
-    participants = sorted(runs)
-    stacked = np.stack([np.mean([one[:n_trs] for one in runs[p]], axis=0) for p in participants])
-    return participants, names, stacked[:, trim[0] : n_trs - trim[1]]
-
-
-def _read(path: Path) -> np.ndarray:
-    """Read one series, shape (n_trs, n_parcels)."""
-    if path.suffix == ".nc":
-        import xarray
-
-        with xarray.open_dataset(path, engine="h5netcdf") as stored:
-            return stored["series"].to_numpy()
-    return write.read_matrix_tsv(path)[1]
-
-
 def _ceiling(job: Job, settings: Params) -> list[str]:
     """Write the ISC maps of one story."""
-    participants, names, series = read_series(job, settings.trim)
+    names, runs = group_files.read_runs(job)
+    participants, series = group_files.stacked(runs, settings.trim)
     own = isc.leave_one_out(
         series,
         include_self=settings.isc_reference == "all",

@@ -17,14 +17,16 @@ from bids_brainlm.bidsio.maps import MapSet, read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
-from bids_brainlm.numerics import blas, crossval, design, multiple, resampling
-from bids_brainlm.steps import encoding_columns, encoding_runs
+from bids_brainlm.numerics import blas, crossval, design, multiple
+from bids_brainlm.steps import encoding_columns, encoding_runs, run_checks, significance
 from bids_brainlm.steps import predictions as kept
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
 from bids_brainlm.steps.encoding_sidecar import describe, description
 
 NAME = "encoding"
-VERSION = 2
+VERSION = 3
+VOXELS = "voxels"
+OWN, SEEN, BLOCK = "own", "seen", "block_length"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Params:
     intercept: str
     seed: int
     n_permutations: int
+    null: str
     block_length: int
     fdr: float
 
@@ -71,6 +74,7 @@ def params(config: Config) -> Params:
         e.intercept,
         e.seed,
         s.n_permutations,
+        s.null,
         s.block_length,
         s.fdr,
     )
@@ -90,6 +94,8 @@ def desc(unit: Unit) -> str:
 def statistics(unit: Unit, bands: Sequence[str]) -> list[str]:
     """Return the statistics that are written for a unit."""
     main = ["r", "rjoint", "r2", "p", "q", "rthresholded"]
+    if unit.atlas != VOXELS:
+        main.insert(4, "pfwe")
     if unit.feature != "nuisance":
         main.insert(3, "unique")
     return main + [band_stat(band) for band in bands if band != "model"]
@@ -152,6 +158,11 @@ def _encode_batch(
         mem_gb=resources.mem_gb,
     )
 
+    by_voxel = job.unit.atlas == VOXELS
+    null = significance.Null(
+        settings.null, settings.block_length, settings.n_permutations, (settings.seed, 1)
+    )
+
     def fit(column: tuple[str, design.Band | None]) -> list[dict[str, object]]:
         label, band = column
         bands = nuisance if band is None else [*nuisance, band]
@@ -160,11 +171,11 @@ def _encode_batch(
             cut = [targets[k][:, some] for k, some in piece]
             results = crossval.crossvalidate(bands, cut, plan, main=main)
             for (k, _), result in zip(piece, results, strict=True):
-                parts[k].append(_test(result, plan, settings))
+                parts[k].append(_part(result, plan, null, by_voxel=by_voxel))
                 if kept.is_wanted(batch[k]):
                     parts[k][-1][kept.STAT] = result.prediction.astype(np.float32)
         resources.progress(f"{job.unit.story} {desc(job.unit)} {label}: {len(batch)} runs")
-        return [_table(several, plan, settings) for several in parts]
+        return [_table(several, plan, settings, null) for several in parts]
 
     with blas.single_threaded():
         fitted = each(fit, columns, resources.nprocs, writes=False)
@@ -202,38 +213,46 @@ def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan
     return encoding_runs.fold_plan(job, n_trs, n_bands, given)
 
 
-def _test(result: crossval.Result, plan: crossval.Plan, settings: Params) -> dict[str, object]:
-    """Return what is known of some targets of one column of one run; targets lie last."""
-    length = min(settings.block_length, len(result.prediction) // 6)
-    tested = resampling.block_permutation_test(
-        result.prediction,
-        result.observed,
-        block_length=length,
-        n_permutations=settings.n_permutations,
-        rng=np.random.default_rng([settings.seed, 1]),
-        segments=plan.segments,
-    )
-    return {
+def _part(
+    result: crossval.Result, plan: crossval.Plan, null: significance.Null, *, by_voxel: bool
+) -> dict[str, object]:
+    """Return what is known of some targets of one column of one run; targets lie last.
+
+    The parcels of a run are tested together, once all are there; voxels are tested here, since
+    the predictions of all of them would not fit into memory.
+    """
+    part: dict[str, object] = {
         "r": result.r,
         "rjoint": result.rjoint,
         "r2": result.r2,
-        "p": tested.p,
         **{band_stat(n): values for n, values in result.band_r.items() if n != "model"},
         "alpha_index": result.alpha_index,
         "gamma_index": result.gamma_index,
-        "block_length": tested.block_length_used,
     }
+    if not by_voxel:
+        return {**part, OWN: result.prediction, SEEN: result.observed}
+    tested = significance.test(
+        result.prediction, result.observed, plan.segments, null.without_estimate()
+    )
+    return {**part, "p": tested.p, BLOCK: tested.block_length_used}
 
 
 def _table(
-    parts: Sequence[Mapping[str, object]], plan: crossval.Plan, settings: Params
+    parts: Sequence[Mapping[str, object]],
+    plan: crossval.Plan,
+    settings: Params,
+    null: significance.Null,
 ) -> dict[str, object]:
     """Put the pieces of one column of one run together and add what needs all targets."""
     table: dict[str, object] = {
         name: np.concatenate([part[name] for part in parts], axis=-1)
         for name in parts[0]
-        if name != "block_length"
+        if name != BLOCK
     }
+    length = parts[0].get(BLOCK)
+    if OWN in table:
+        tested = significance.test(table.pop(OWN), table.pop(SEEN), plan.segments, null)
+        table["p"], table["pfwe"], length = tested.p, tested.p_fwe, tested.block_length_used
     q = multiple.benjamini_hochberg(table["p"])
     alpha_index, gamma_index = table.pop("alpha_index"), table.pop("gamma_index")
     gammas = np.stack([g[i] for g, i in zip(plan.gammas, gamma_index, strict=True)])
@@ -244,7 +263,7 @@ def _table(
         "alphas": np.bincount(alpha_index.ravel(), minlength=len(plan.alphas)),
         "gammas": gammas.mean(axis=(0, 1)),
         "significant": int(np.nansum(q <= settings.fdr)),
-        "block_length": parts[0]["block_length"],
+        "block_length": length,
     }
 
 
@@ -277,6 +296,11 @@ def _write_person(
     parcels = made_by(job, "parcels")
     maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
     meta = describe(job, labels, tables, plan, bands)
+    if job.unit.feature == "nuisance":
+        meta["Alignment"] = run_checks.run_lag(job, person.series)
+        if meta["Alignment"].get("Unlikely"):
+            verdict = f"{job.unit.story}: {meta['Alignment']['Verdict']}"
+            meta["Warnings"] = [*meta["Warnings"], verdict]
     values: dict[str, np.ndarray] = {}
     for stat in statistics(job.unit, [band.name for band in bands]):
         if stat == "unique":

@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_brainlm.bidsio import write
 from bids_brainlm.numerics import controls, crossval, design, folds
-from bids_brainlm.steps import encoding_columns
+from bids_brainlm.steps import encoding_columns, run_checks, significance
 from bids_brainlm.steps.base import Job, made_by
 
 STATISTICS = {
@@ -18,7 +18,8 @@ STATISTICS = {
     "r2": "R2 of the whole prediction, pooled over folds; the mean of each test block is left out, "
     "since scaling over the run ties it to the training mean",
     "unique": "R2 of the joint model minus R2 of the refitted nuisance-only model",
-    "p": "one-sided p of r, block permutation of held-out predictions, (k + 1) / (n + 1)",
+    "p": "one-sided p of r, (k + 1) / (n + 1); Inference names the test",
+    "pfwe": "p of the largest statistic over the parcels of a column (family-wise error)",
     "q": "p adjusted for the false discovery rate over the parcels of a column",
     "rthresholded": "r where q is at most the false discovery rate, else n/a",
 }
@@ -65,6 +66,7 @@ def describe(
     if unit.feature != "nuisance":
         source = write.read_json(encoding_columns.source_of(job, str(unit.feature)).record)
     gap = float(job.settings["gap"])
+    leaks = run_checks.leakage(job, plan, source)
     return {
         "Story": unit.story,
         "Task": unit.task,
@@ -95,7 +97,12 @@ def describe(
         "Inference": _inference(job, labels, tables),
         "EmptyParcels": known["EmptyParcels"],
         "ContextBorders": source.get("ContextBorders"),
-        "Warnings": [*known["Warnings"], *_warnings(job, source, plan)],
+        "Leakage": leaks,
+        "Warnings": [
+            *known["Warnings"],
+            *run_checks.leak_warnings(job, leaks),
+            *_warnings(job, source, plan),
+        ],
         "Sources": [*known["Sources"], *job.facts["sources"]],
     }
 
@@ -175,7 +182,7 @@ def _inference(
     """Describe the test."""
     main = job.unit.feature != "nuisance"
     return {
-        "Test": "block permutation of held-out predictions",
+        "Test": significance.NAMES[str(job.settings.get("null", "block"))],
         "Scored": "the model band's own prediction" if main else "the whole prediction",
         "BlockLength": tables[0]["block_length"],
         "NumberOfPermutations": job.settings["n_permutations"],

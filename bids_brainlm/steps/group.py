@@ -14,23 +14,27 @@ from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
-from bids_brainlm.numerics import multiple, resampling
+from bids_brainlm.numerics import multiple, resampling, tfce
 from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 
 NAME = "group"
-VERSION = 3
+VERSION = 4
 CORRELATIONS = ("r", "rjoint")
+CORRECTIONS = {"bh": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli"}
 EACH = "Each"  # ends the desc of maps with one model for each feature
 DESCRIPTIONS = {
     "mean": "mean over participants of r of the main band (Fisher mean)",
     "cilow": "lower bound of the 95 % interval of the mean, bootstrap over participants",
     "cihigh": "upper bound of the 95 % interval of the mean, bootstrap over participants",
+    "effect": "mean / standard deviation over participants of Fisher z (Cohen's d)",
     "p": "one-sided p of the mean",
-    "q": "p adjusted for the false discovery rate over the parcels of a column",
+    "pfwe": "p of the largest statistic over the family of tests (family-wise error)",
+    "ptfce": "family-wise p with threshold-free cluster enhancement, over the voxels of a column",
+    "q": "p adjusted for the false discovery rate over the family of tests",
     "meanthresholded": "mean where q is at most the false discovery rate, else n/a",
     "normalized": "mean r / mean intersubject correlation (both Fisher means); n/a where the "
-    "ceiling lies below its floor",
+    "ceiling lies below its floor or its interval includes zero",
     "rjoint": "mean over participants of r of the whole prediction (Fisher mean)",
     "rjointp": "one-sided p of rjoint",
     "rjointq": "rjointp adjusted over the parcels of a column",
@@ -49,6 +53,8 @@ class Params:
     n_bootstraps: int
     fdr: float
     group_test: str
+    fdr_method: str
+    tfce: bool
     ceiling_floor: float
     seed: int
 
@@ -61,18 +67,23 @@ def params(config: Config) -> Params:
         s.n_bootstraps,
         s.fdr,
         s.group_test,
+        s.fdr_method,
+        s.tfce,
         config.ceiling.ceiling_floor,
         config.encoding.seed,
     )
 
 
-def statistics(available: Collection[str], *, has_ceiling: bool = True) -> list[str]:
+def statistics(
+    available: Collection[str], *, has_ceiling: bool = True, has_clusters: bool = False
+) -> list[str]:
     """Return the statistics that are written, from those that all participants have.
 
-    Partial correlations have no ceiling to be divided by.
+    Partial correlations have no ceiling to be divided by, and only voxels form clusters.
     """
-    found = ["mean", "cilow", "cihigh", "p", "q", "meanthresholded"]
+    found = ["mean", "cilow", "cihigh", "effect", "p", "pfwe", "q", "meanthresholded"]
     found += ["normalized"] if has_ceiling else []
+    found += ["ptfce"] if has_clusters else []
     for stat in ("r2", "rjoint", "unique"):
         if stat in available:
             found += [stat] if stat == "r2" else [stat, f"{stat}p", f"{stat}q"]
@@ -119,13 +130,14 @@ def _maps(job: Job, settings: Params) -> list[str]:
     tables: dict[str, np.ndarray] = {"mean": np.tanh(_mean(z))}
     low, high = _by_column(z, lambda v, rng: _interval(v, settings, rng), settings)
     tables["cilow"], tables["cihigh"] = np.tanh(low), np.tanh(high)
-    tables["p"], tables["q"] = _p_and_q(z, settings)
-    if _are_many(job, found.columns):
-        tables["q"] = multiple.benjamini_hochberg(tables["p"].ravel()).reshape(z.shape[1:])
+    tables["effect"] = _effect(z)
+    together = _are_many(job, found.columns) is not None
+    tables["p"], tables["pfwe"], tables["q"] = _tested(z, settings, together=together)
+    if settings.tfce and "ptfce.tsv" in job.outputs:
+        tables["ptfce"] = _clusters(job, found.names, z, settings)
     tables["meanthresholded"] = np.where(tables["q"] <= settings.fdr, tables["mean"], np.nan)
     if "normalized.tsv" in job.outputs:
-        ceiling = _ceiling(job, found.names)
-        usable = ceiling >= max(settings.ceiling_floor, 1e-6)
+        ceiling, usable = _ceiling(job, found.names, settings)
         ratio = tables["mean"] / np.where(usable, ceiling, 1)
         tables["normalized"] = np.where(usable, ratio, np.nan)
     if "r2.tsv" in job.outputs:
@@ -134,7 +146,8 @@ def _maps(job: Job, settings: Params) -> list[str]:
         if f"{stat}.tsv" in job.outputs:
             values = _read(job, stat).values
             tables[stat] = np.tanh(_mean(values)) if stat in CORRELATIONS else _mean(values)
-            tables[f"{stat}p"], tables[f"{stat}q"] = _p_and_q(values, settings)
+            tested = _tested(values, settings, together=together)
+            tables[f"{stat}p"], _, tables[f"{stat}q"] = tested
     warnings = _too_few(job, settings, len(found.participants))
     _write(job, settings, found, tables, warnings)
     return warnings
@@ -166,12 +179,47 @@ def _too_few(job: Job, settings: Params, n_participants: int) -> list[str]:
     ]
 
 
-def _ceiling(job: Job, names: Sequence[str]) -> np.ndarray:
-    """Return the ISC of the named parcels or regions, (n_parcels, 1); NaN where there is none."""
-    _, parcels, _, values = read_map(made_by(job, "ceilings").outputs["isc.tsv"])
-    known, z = regions.average(job, parcels, group_files.fisher_z(values[:, :1]))
+def _ceiling(job: Job, names: Sequence[str], settings: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ISC of the named parcels or regions and whether it can be divided by.
+
+    Both have shape (n_parcels, 1). The lower bound of a region is the mean of its parcels'
+    bounds, which is on the safe side. A floor of 0 divides by everything above 0, as the paper.
+    """
+    _, parcels, columns, values = read_map(made_by(job, "ceilings").outputs["isc.tsv"])
+    wanted = values[:, [columns.index(c) for c in ("value", "ci_low")]]
+    known, z = regions.average(job, parcels, group_files.fisher_z(wanted))
     place = {name: k for k, name in enumerate(known)}
-    return np.array([[np.tanh(z[place[n], 0]) if n in place else np.nan] for n in names])
+    found = np.array([np.tanh(z[place[n]]) if n in place else [np.nan] * 2 for n in names])
+    ceiling, low = found[:, :1], found[:, 1:]
+    usable = ceiling >= max(settings.ceiling_floor, 1e-6)
+    if settings.ceiling_floor > 0:
+        usable &= ~(low <= 0)  # no interval (few participants): the floor alone decides
+    return ceiling, usable
+
+
+def _effect(z: np.ndarray) -> np.ndarray:
+    """Return the mean over participants in standard deviations; NaN for fewer than two."""
+    count = np.isfinite(z).sum(axis=0)
+    centre = _mean(z)
+    squares = np.where(np.isfinite(z), (z - centre) ** 2, 0.0).sum(axis=0)
+    spread = np.sqrt(squares / np.maximum(count - 1, 1))
+    return np.where((count > 1) & (spread > 0), centre / np.where(spread > 0, spread, 1), np.nan)
+
+
+def _clusters(job: Job, names: Sequence[str], z: np.ndarray, settings: Params) -> np.ndarray:
+    """Return family-wise p of every column of voxels with cluster enhancement."""
+    volume = regions.map_set(job, names).labels
+    order = volume[volume > 0] - 1  # voxels of the volume in C order, as rows of the table
+    tested = np.empty(z.shape[1:])
+    for column in range(z.shape[2]):
+        found = tfce.tfce_sign_flip_test(
+            z[:, order, column],
+            volume > 0,
+            n_permutations=settings.n_permutations,
+            rng=np.random.default_rng([settings.seed, 2]),
+        )
+        tested[order, column] = found.p_fwe
+    return tested
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -195,19 +243,27 @@ def _interval(values: np.ndarray, settings: Params, rng: np.random.Generator):
     return resampling.bootstrap_interval(values, n_bootstraps=settings.n_bootstraps, rng=rng)
 
 
-def _p_and_q(values: np.ndarray, settings: Params) -> tuple[np.ndarray, np.ndarray]:
-    """Test each column's mean against 0; q over the parcels of a column."""
+def _tested(values: np.ndarray, settings: Params, *, together: bool) -> tuple[np.ndarray, ...]:
+    """Test means against 0: p, family-wise p and q over the parcels of a column, or over all."""
+    adjust = (
+        multiple.benjamini_yekutieli
+        if settings.fdr_method == "by"
+        else (multiple.benjamini_hochberg)
+    )
 
-    def test(column: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def test(column: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         if settings.group_test == "bootstrap":
             found = resampling.bootstrap_test(column, n_bootstraps=settings.n_bootstraps, rng=rng)
         else:
             found = resampling.sign_flip_test(
                 column, n_permutations=settings.n_permutations, rng=rng
             )
-        return found.p, multiple.benjamini_hochberg(found.p)
+        return found.p, found.p_fwe, adjust(found.p)
 
-    return _by_column(values, test, settings)
+    if not together:
+        return _by_column(values, test, settings)
+    flat = test(values.reshape(len(values), -1), np.random.default_rng([settings.seed, 2]))
+    return tuple(part.reshape(values.shape[1:]) for part in flat)
 
 
 def _write(
@@ -233,6 +289,7 @@ def _write(
         "Participants": list(participants),
         "NumberOfParticipants": len(participants),
         **{k: first[k] for k in ("Bands", "Delays", "RepetitionTime", "Gap", "Trim")},
+        "Leakage": first.get("Leakage"),
         "Interval": "95 %, bootstrap over participants on Fisher z",
         "CeilingFloor": settings.ceiling_floor,
         "Inference": {
@@ -243,7 +300,7 @@ def _write(
             "NumberOfBootstraps": settings.n_bootstraps,
             "Alternative": "greater",
             "Family": _family(job, columns),
-            "Correction": "Benjamini-Hochberg",
+            "Correction": CORRECTIONS[settings.fdr_method],
             "FDR": settings.fdr,
             "NumberOfSignificant": significant,
         },

@@ -86,6 +86,66 @@ def read_people(job: Job, prefix: str, *, correlations: bool) -> People:
     return People(people, own_names, columns, np.stack([np.mean(runs[p], axis=0) for p in people]))
 
 
+def read_runs(job: Job) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read the parcel series of all runs, cut to the parcels that all have.
+
+    Parameters
+    ----------
+    job : Job
+        Its files are ``series:<person>`` and ``labels:<person>``.
+
+    Returns
+    -------
+    names : list of str
+        Of the parcels; voxelwise those in all brain masks.
+    series : dict of str to array, shape (n_trs of the run, n_parcels)
+        By ``<participant>:<session>:<run>``.
+    """
+    keys = [name.removeprefix("series:") for name in job.files if name.startswith("series:")]
+    labels = {k: write.read_tsv(job.files[f"labels:{k}"])["name"] for k in keys}
+    names = shared_names(list(labels.values()), str(job.unit), voxelwise=job.unit.atlas == VOXELS)
+    found = {}
+    for key in keys:
+        series = _read_series(job.files[f"series:{key}"])
+        found[key] = series if labels[key] == names else series[:, rows_of(labels[key], names)]
+    return names, found
+
+
+def stacked(runs: dict[str, np.ndarray], trim: tuple[int, int]) -> tuple[list[str], np.ndarray]:
+    """Put the series of all participants together, cut to common rows.
+
+    Parameters
+    ----------
+    runs : dict of str to array, shape (n_trs of the run, n_parcels)
+        From `read_runs`.
+    trim : tuple of int
+        Rows left out at start and end.
+
+    Returns
+    -------
+    participants : list of str
+    series : array, shape (n_participants, n_trs, n_parcels)
+        Runs of one participant are averaged; trimmed as in the encoding models.
+    """
+    of: dict[str, list[np.ndarray]] = defaultdict(list)
+    for key, series in runs.items():
+        of[key.split(":")[0]].append(series)
+    n_trs = min(len(one) for several in of.values() for one in several)
+    participants = sorted(of)
+    means = np.stack([np.mean([one[:n_trs] for one in of[p]], axis=0) for p in participants])
+    return participants, means[:, trim[0] : n_trs - trim[1]]
+
+
+def _read_series(path: Path) -> np.ndarray:
+    """Read one series, shape (n_trs, n_parcels)."""
+    if path.suffix == ".nc":
+        import xarray
+
+        with xarray.open_dataset(path, engine="h5netcdf") as stored:
+            return stored["series"].to_numpy()
+    return write.read_matrix_tsv(path)[1]
+
+
 def fisher_z(values: np.ndarray) -> np.ndarray:
     """Return Fisher z of correlations, any shape; those near 1 are limited."""
     return np.arctanh(np.clip(values, -0.999999, 0.999999))

@@ -18,7 +18,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError, DataError
 from bids_brainlm.numerics import multiple, partial, resampling
-from bids_brainlm.steps import encoding_runs, predictions
+from bids_brainlm.steps import encoding_runs, predictions, significance
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
 
 NAME = "partial"
@@ -130,7 +130,7 @@ def _p(observed, both, blocks: Sequence[np.ndarray], settings: Params) -> np.nda
     """Permute blocks of what is left of the prediction when the other one is known."""
     left, data = partial.residuals(observed, *both)
     ends = np.cumsum([len(block) for block in blocks])
-    length = min(settings.block_length, int(ends[-1]) // 6)
+    length = min(settings.block_length or significance.FIXED_BLOCK, int(ends[-1]) // 6)
     return resampling.block_permutation_test(
         left,
         data,
@@ -161,7 +161,7 @@ def _write(
         "Inference": {
             "Test": "block permutation of residuals of held-out predictions",
             "NumberOfPermutations": settings.n_permutations,
-            "BlockLength": settings.block_length,
+            "BlockLength": settings.block_length or significance.FIXED_BLOCK,
             "Alternative": "greater",
             "Family": "parcels of one column",
             "Correction": "Benjamini-Hochberg",

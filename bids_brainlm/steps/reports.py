@@ -27,7 +27,7 @@ from bids_brainlm.steps import group_tables
 from bids_brainlm.steps.stimulus_files import decoding_of, representations_of, stimulus_files
 
 NAME = "reports"
-VERSION = 1
+VERSION = 2
 
 SCORE_STATS = ("unique", "p", "q")
 """Statistics of participants that a page shows, besides all that begin with r (scores)."""
@@ -342,6 +342,7 @@ def _group_story(
         decoding=decoding_of(names, place["story"]),
         comparison=group_tables.comparison_of(names, place),
         components=group_tables.components_of(names, place),
+        alignment=_json(names.path("alignment", {**place, "ext": "json"})),
     )
 
 

@@ -15,7 +15,7 @@ from bids_brainlm import config, runner
 HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns",
            "encoding_runs", "stories",
            "stimulus_files", "predictions", "regions", "group_files",
-           "group_tables")
+           "group_tables", "significance", "run_checks")
 STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem not in HELPERS)
 NOT_YET = {
     "executor": "one choice so far; dask and slurm come with their own issue",

@@ -1,0 +1,104 @@
+"""Whether the brains of a group follow the words of a story when the events say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio.maps import read_map
+from bids_brainlm.bidsio.names import Names
+from bids_brainlm.config import Config
+from bids_brainlm.errors import BrainLMError
+from bids_brainlm.numerics import alignment
+from bids_brainlm.steps import group_files, run_checks
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
+
+NAME = "alignment"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings that this step reads."""
+
+    seed: int
+
+
+def params(config: Config) -> Params:
+    """Cut out the settings of this step."""
+    return Params(config.encoding.seed)
+
+
+def outputs(unit: Unit, names: Names) -> dict[str, Path]:
+    """Return the files that the step writes, without the record."""
+    return {"table": unit.place(names, "alignment", "tsv")}
+
+
+def record(unit: Unit, names: Names) -> Path:
+    """Return the sidecar that is written last."""
+    return unit.place(names, "alignment", "json")
+
+
+def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
+    """Estimate the lags of several stories."""
+    outcomes = []
+    for job in jobs:
+        try:
+            outcomes.append(Outcome(job, warnings=tuple(_align(job, settings))))
+        except BrainLMError as error:
+            outcomes.append(Outcome(job, error))
+        resources.progress(f"{job.unit.story}: alignment")
+    return outcomes
+
+
+def _align(job: Job, settings: Params) -> list[str]:
+    """Write the lags of all runs of one story and return a warning if the group is off."""
+    names, runs = group_files.read_runs(job)
+    tr = float(job.facts["tr"])
+    drive = _drive(job, names)
+    counts = np.nan_to_num(write.read_stim_tsv_gz(job.files["words"])[:, 0])
+    keys = sorted(runs)
+    series = [alignment.driven_series(runs[key], drive) for key in keys]
+    responses = [alignment.convolve_response(counts[: len(one)], tr) for one in series]
+    found = alignment.group_alignment(responses, series, tr, seed=settings.seed)
+    persons = [key.split(":") for key in keys]
+    write.write_tsv(
+        job.outputs["table"],
+        {
+            "participant": [f"sub-{p}" for p, _, _ in persons],
+            "session": [None if s == "None" else s for _, s, _ in persons],
+            "run": [None if r == "None" else r for _, _, r in persons],
+            "lag": found.of_run,
+        },
+    )
+    warnings = [f"{job.unit.story}: {found.message}"] if found.unlikely else []
+    finish(
+        job,
+        {
+            "Description": "lag of the best correlation between words (convolved with a canonical "
+            "response) and the parcels with the highest intersubject correlation",
+            "Story": job.unit.story,
+            "Space": job.unit.space,
+            "Atlas": job.unit.atlas,
+            "NumberOfRuns": len(keys),
+            **run_checks.lag_facts(found),
+            "Lags": found.lags.tolist(),
+            "Curve": found.curve.tolist(),
+            "Columns": {"lag": "lag of the run on its own, s; noisy where the run is"},
+            "Seed": settings.seed,
+            "Warnings": warnings,
+            "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
+        },
+    )
+    return warnings
+
+
+def _drive(job: Job, names: Sequence[str]) -> np.ndarray:
+    """Return the intersubject correlation of the parcels, which knows of no stimulus."""
+    _, known, _, values = read_map(made_by(job, "ceilings").outputs["isc.tsv"])
+    place = {name: k for k, name in enumerate(known)}
+    return np.array([values[place[n], 0] if n in place else np.nan for n in names])
