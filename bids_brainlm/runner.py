@@ -40,6 +40,7 @@ from bids_brainlm.steps import (
     linguistic,
     parcels,
     partial,
+    pooled,
     reliability,
     representations,
     specialization,
@@ -72,6 +73,7 @@ STEPS: Mapping[str, ModuleType] = {
     "layers": layers,
     "comparison": comparison,
     "specialization": specialization,
+    "pooled": pooled,
 }
 
 

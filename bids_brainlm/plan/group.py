@@ -25,6 +25,7 @@ from bids_brainlm.plan.group_jobs import (
     reliability_jobs,
     specialization_jobs,
 )
+from bids_brainlm.plan.pooling import pooled_jobs
 from bids_brainlm.plan.records import Plan, Skip
 from bids_brainlm.steps import regions
 from bids_brainlm.steps.base import Job, canonical
@@ -41,6 +42,7 @@ STAGES = (
     "correspondence",
     "comparison",
     "specialization",
+    "pooled",
 )
 
 
@@ -99,6 +101,7 @@ def plan(config: Config) -> Plan:
             "; ".join(f"{s.what}: {s.why}" for s in skipped) or "There are no parcel series.",
             hint="Run the participant level for more participants.",
         )
+    stages["pooled"] += pooled_jobs(stages["group"], config, names)
     kept_stages = [(step, jobs) for step, jobs in stages.items() if jobs]
     return Plan(kept_stages, skipped=tuple(skipped), descriptions=_descriptions(stages))
 

@@ -12,6 +12,7 @@ from bids_brainlm.report import (
     heads,
     layers,
     methods,
+    pooled,
     regions,
     stimulus,
     unique,
@@ -66,6 +67,8 @@ def group_page(
         Equal inputs give equal bytes; there is no date on the page.
     """
     metas = [m.meta for s in stories for m in s.maps.values()]
+    over_all = pooled.section([s for s in stories if s.story == pooled.STORY])
+    stories = [s for s in stories if s.story != pooled.STORY]
     told = stimulus.warnings_of([f for s in stories for f in s.stimulus])
     warnings = [str(w) for m in metas for w in m.get("Warnings") or ()]
     warnings = list(dict.fromkeys([*warnings, *told]))
@@ -84,6 +87,7 @@ def group_page(
         notices.append(Notice("There are no group results.", "warning"))
     sections = (
         common.summary_section(facts, warnings),
+        *([] if over_all is None else [over_all]),
         *[_story(s, naming, m) for s, m in zip(stories, common.marks_of(stories), strict=True)],
         common.settings_section(facts),
         common.methods_section(text),

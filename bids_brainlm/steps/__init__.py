@@ -30,5 +30,6 @@ GROUP_ORDER = (
     "correspondence",
     "comparison",
     "specialization",
+    "pooled",
     "reports",
 )
