@@ -1,4 +1,5 @@
 # make demo   the app on the data that ship with it, from nothing to a report
+# make docs   the documentation site, in docs/_build/html
 # make test   linters, import contracts and the everyday tests, from nothing
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -85,4 +86,9 @@ $(VENV)/.test: $(VENV)/.torch $(DECLARED)
 	@touch $(VENV)/.demo $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo build docs/_build docs/reference/generated *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+$(VENV)/.docs: $(VENV)/.demo
+	@echo "== Installing what the documentation needs"
+	$(PIP) install -q -e ".[demo,docs]" -c $(CONSTRAINTS)
+	@touch $@
+
