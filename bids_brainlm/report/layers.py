@@ -73,13 +73,14 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
         ),
     ]
     if story.labels is not None and story.labels.is_anatomical:
-        blocks += [_map(story, desc, names[desc], naming) for desc in descs]
+        maps = [_map(story, desc, names[desc], naming) for desc in descs]
+        blocks += [picture for picture in maps if picture is not None]
     blocks += [_statement(c) for c in _comparisons(story, descs)]
     return Section(f"{place}-preference", "Layer preference", tuple(blocks))
 
 
-def _map(story: GroupStory, desc: str, name: str, naming: Naming) -> Picture:
-    """Draw the preferred layer of every parcel that is predicted at all."""
+def _map(story: GroupStory, desc: str, name: str, naming: Naming) -> Picture | None:
+    """Draw the preferred layer of every parcel that is predicted; None where no parcel is."""
     from bids_brainlm.report import figures_surface
 
     item, mean_map = story.maps[desc, "preferredlayer"], story.maps[desc, "mean"]
@@ -88,6 +89,8 @@ def _map(story: GroupStory, desc: str, name: str, naming: Naming) -> Picture:
     q = story.maps.get((desc, "q"))
     level = common.fdr_of(q.meta) if q is not None else 0.05
     predicted = np.ones(len(values), bool) if q is None else (q.values <= level).any(axis=1)
+    if not predicted.any():
+        return None
     shown = np.where(predicted, values, np.nan)
     return Picture(
         naming("preferredmap", "png", story=story.story, desc=desc),
