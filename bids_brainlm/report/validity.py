@@ -125,7 +125,7 @@ def alignment(meta: Mapping[str, object]) -> list[object]:
         low, high = number(float(meta["LagLow"]), 1), number(float(meta["LagHigh"]), 1, "s")
         interval = f" (95 % interval {low} to {high})"
     text = (
-        f"Timing: {meta['Verdict']}{interval} Best r = {number(float(meta['R']), 2)}, "
+        f"Timing: {str(meta['Verdict']).rstrip('.')}{interval}. Best r = {number(float(meta['R']), 2)}, "
         f"z = {number(float(meta['Z']), 1)} against rotated series."
     )
     return [Notice(text, "error" if meta.get("Unlikely") else "note")]
