@@ -74,6 +74,7 @@ DELAYED = {
     "bids_brainlm/__init__.py": {"bids_brainlm"},  # the functions for Python, when asked for
     "bids_brainlm/cli.py": {"bids_brainlm"},  # the runner: a fast --help
     "bids_brainlm/fetch.py": {"bids_brainlm.language", "bids_brainlm.bidsio"},
+    "bids_brainlm/presets/cli.py": {"bids_brainlm.presets"},  # NumPy, after threads are set
     "bids_brainlm/simulate/cli.py": {"bids_brainlm.simulate"},
     "bids_brainlm/simulate/images.py": {"bids_brainlm.bidsio"},
     "bids_brainlm/report/common.py": {"bids_brainlm.report", "bids_brainlm.report.content"},

@@ -25,8 +25,9 @@ sys.path.insert(0, str(DOCS))
 
 import generate  # noqa: E402
 
-from bids_brainlm import __version__, boutiques, cli, config, errors, fetch  # noqa: E402
+from bids_brainlm import __version__, boutiques, cli, config, errors, fetch, rois  # noqa: E402
 from bids_brainlm.bidsio.names import templates  # noqa: E402
+from bids_brainlm.presets import cli as presets  # noqa: E402
 from bids_brainlm.simulate import cli as simulate  # noqa: E402
 
 PAGES = sorted(
@@ -41,6 +42,8 @@ PROGRAMS = {
     "bids_brainlm": cli.parse,
     "bids_brainlm-fetch": lambda words: fetch.parser().parse_args(words),
     "bids_brainlm-simulate": simulate.parse,
+    "bids_brainlm-rois": lambda words: rois.parser().parse_args(words),
+    "bids_brainlm-presets": lambda words: presets.parser().parse_known_args(words),
 }
 FAST = (
     "--model random:tiny-bert --n-iter 2 --alphas 1 100 --n-permutations 100 --n-bootstraps 100 "
