@@ -17,15 +17,10 @@ import numpy as np
 from scipy import linalg
 
 from bids_brainlm.errors import NumericalError
+from bids_brainlm.numerics._ridge_checks import check_kernels
+from bids_brainlm.numerics._ridge_factors import cholesky, combine, spectral_weights
 from bids_brainlm.numerics.folds import Fold
-from bids_brainlm.numerics.ridge_search import (
-    Choice,
-    check_kernels,
-    cholesky,
-    combine,
-    search,
-    spectral_weights,
-)
+from bids_brainlm.numerics.ridge_search import Choice, search
 
 __all__ = [
     "Choice",
@@ -102,6 +97,8 @@ def sample_gammas(n_bands: int, n_iter: int, rng: np.random.Generator) -> np.nda
     draws = [rng.dirichlet([value] * n_bands, n_each) for value in _CONCENTRATIONS]
     gammas = np.stack(draws, axis=1).reshape(-1, n_bands)[:n_iter]
     gammas[0] = 1.0 / n_bands
+    if n_bands == 1:
+        gammas[...] = 1.0  # the draws may miss it by rounding
     return gammas
 
 

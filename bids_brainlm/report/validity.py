@@ -124,10 +124,9 @@ def alignment(meta: Mapping[str, object]) -> list[object]:
     if meta.get("LagLow") is not None and meta.get("LagHigh") is not None:
         low, high = number(float(meta["LagLow"]), 1), number(float(meta["LagHigh"]), 1, "s")
         interval = f" (95 % interval {low} to {high})"
-    text = (
-        f"Timing: {str(meta['Verdict']).rstrip('.')}{interval}. Best r = {number(float(meta['R']), 2)}, "
-        f"z = {number(float(meta['Z']), 1)} against rotated series."
-    )
+    r, z = number(float(meta["R"]), 2), number(float(meta["Z"]), 1)
+    verdict = str(meta["Verdict"]).rstrip(".")
+    text = f"Timing: {verdict}{interval}. Best r = {r}, z = {z} against rotated series."
     return [Notice(text, "error" if meta.get("Unlikely") else "note")]
 
 

@@ -11,11 +11,16 @@ pytestmark = pytest.mark.peer
 ALPHAS = np.logspace(-1, 6, 8)
 
 
-@pytest.fixture(scope="module")
-def problem():
+@pytest.fixture(
+    scope="module",
+    params=[(40, "wide"), (230, "wide"), (40, "thin"), (230, "thin")],
+    ids=lambda value: f"{value[0]}-{value[1]}",
+)
+def problem(request):
+    n_targets, kind = request.param
     rng = np.random.default_rng(5)
-    n_train, n_test, n_targets = 96, 30, 40
-    sizes = (4, 8, 40, 200)
+    n_train, n_test = 96, 30
+    sizes = {"wide": (4, 8, 40, 200), "thin": (1, 2, 3, 200)}[kind]
     bands = [rng.standard_normal((n_train + n_test, size)) for size in sizes]
     bands = [band - band[:n_train].mean(0) for band in bands]
     weights = [rng.standard_normal((size, n_targets)) / np.sqrt(size) for size in sizes]
@@ -87,6 +92,20 @@ def test_same_choice_scores_and_split_predictions(problem, score, alphas):
     np.testing.assert_allclose(model.deltas_, expected, atol=1e-9)
     np.testing.assert_allclose(ours.cv_score, model.cv_scores_.max(0), atol=1e-6)
     np.testing.assert_allclose(ours.prediction_by_band, split, atol=1e-6)
+
+
+def test_ties_of_large_penalties_are_broken_as_by_himalaya(problem):
+    alphas = np.logspace(2, 12, 6)
+    noise = np.random.default_rng(3).standard_normal(problem["targets"].shape)
+    problem = {**problem, "targets": noise - noise.mean(0), "gammas": problem["gammas"][:5]}
+    with single_threaded():
+        model, _ = _himalaya(problem, alphas, "r")
+        kernels = ridge.linear_kernels(problem["train"])
+        arguments = (problem["gammas"], alphas, problem["inner"])
+        ours = ridge.search(kernels, [problem["targets"]], *arguments, score="r")[0]
+    expected = np.log(problem["gammas"][ours.gamma_index].T / alphas[ours.alpha_index])
+    assert (ours.alpha_index == 5).sum() > 5
+    np.testing.assert_allclose(model.deltas_, expected, atol=1e-9)
 
 
 def test_gammas_follow_himalayas_law():
