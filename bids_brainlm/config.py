@@ -379,6 +379,13 @@ class Encoding:
         "transformations, each given the other",
         _switch,
     )
+    ladder: bool = setting(
+        False,
+        "refit nested models from position, word rate, phonemes, acoustics and static embeddings "
+        "to the untrained and the trained model, as far as --features, --bands and --model ask "
+        "for them; off because it costs up to 17 more fits a run and model",
+        _switch,
+    )
     seed: int = setting(20240629, "seed of every random draw", _count)
 
 
@@ -733,6 +740,12 @@ def _check_spaces(config: Config) -> None:
                 hint="Rename one of the recordings, or leave it out of --features and --bands.",
             )
     both = sorted({base_space(space) for space in features} & set(bands))
+    if encoding.ladder and "embeddings" not in config.features.features:
+        raise ConfigError(
+            "--ladder ends with the embeddings of a model, found --features "
+            f"{' '.join(config.features.features)}.",
+            hint="Add embeddings to --features, or leave --ladder out.",
+        )
     if both:
         raise ConfigError(
             f"{' '.join(both)} is in --features and in --bands; a space cannot be the main band "

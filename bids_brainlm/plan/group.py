@@ -13,6 +13,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import DataError, MissingInputError, SelectionError
 from bids_brainlm.plan.group_jobs import (
+    LADDER,
     Person,
     Place,
     alignment_jobs,
@@ -21,6 +22,7 @@ from bids_brainlm.plan.group_jobs import (
     correspondence_jobs,
     group_job,
     labels_of,
+    ladder_job,
     profile_jobs,
     reliability_jobs,
     specialization_jobs,
@@ -38,6 +40,7 @@ STAGES = (
     "reliability",
     "alignment",
     "group",
+    "ladder_group",
     "layers",
     "correspondence",
     "comparison",
@@ -117,6 +120,9 @@ def _plan_place(
     ceiling = stages["ceilings"][-1]
     made = []
     for desc, kept in found.items():
+        if desc.endswith(LADDER):
+            stages["ladder_group"].append(ladder_job(place, desc, kept, config, names))
+            continue
         job = group_job(place, desc, kept, ceiling, config, names)
         made.append(job)
         stages["correspondence"] += correspondence_jobs(place, job, config, names)
@@ -215,9 +221,10 @@ def _series(names: Names, config: Config) -> dict[_Place, dict[Person, Path]]:
 def _maps(
     names: Names, series: Mapping[_Place, Mapping[Person, Path]]
 ) -> dict[_Place, dict[str, dict[Person, Path]]]:
-    """Find the records of all maps by place and ``desc``."""
+    """Find the records of all maps by place and ``desc``; those of ladders hold gains."""
     found: dict[_Place, dict[str, dict[Person, Path]]] = defaultdict(lambda: defaultdict(dict))
-    for path in names.find("boldmap", {"ext": "json", "stat": "r"}):
+    records = [p for s in ("r", "gain") for p in names.find("boldmap", {"ext": "json", "stat": s})]
+    for path in records:
         labels = names.parse(path)[1]
         place = (labels["story"], labels["space"], labels["atlas"])
         person = (labels["participant"], labels.get("session"), labels.get("run"))

@@ -21,6 +21,7 @@ from bids_brainlm.steps import (
     comparison,
     correspondence,
     group,
+    ladder_group,
     layers,
     regions,
     reliability,
@@ -33,6 +34,7 @@ from bids_brainlm.steps.group_files import VOXELS
 LAYERED = ("Embeddings", "Transformations")
 MIN_LAYERS = 3  # with layer 0, or two others; fewer have no profile
 HEADS = "Heads"  # ends the desc of head-wise maps
+LADDER = "Ladder"  # ends the desc of control ladders, which have no r
 NOT_COMPARED = (HEADS, "Partial", "Each")  # endings of descs whose columns are no choice of layer
 NO_CEILING = "Partial"
 MIN_HEADS = 4
@@ -201,6 +203,29 @@ def group_job(
         files=files,
         facts=place.facts(),
         settings=asdict(group.params(config)),
+        fingerprints={names.relative(p): key_of(p) for p in found.values()},
+    )
+
+
+def ladder_job(
+    place: Place, desc: str, found: Mapping[Person, Path], config: Config, names: Names
+) -> Job:
+    """Plan the group's control ladder of one model; ``found`` are the records of the maps."""
+    unit = place.unit(feature=desc)
+    first = min(found, key=lambda p: tuple(str(x) for x in p))
+    files = {**labels_of(names, place, first), "first": found[first]}
+    for stat in ladder_group.READ:
+        for p, s, r in found:
+            files[f"{stat}:{p}:{s}:{r}"] = map_of(names, place, desc, stat, (p, s, r))
+    return Job(
+        step=ladder_group.NAME,
+        version=ladder_group.VERSION,
+        unit=unit,
+        record=ladder_group.record(unit, names),
+        outputs=ladder_group.outputs(unit, names),
+        files=files,
+        facts=place.facts(),
+        settings=asdict(ladder_group.params(config)),
         fingerprints={names.relative(p): key_of(p) for p in found.values()},
     )
 

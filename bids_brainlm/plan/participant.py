@@ -13,10 +13,11 @@ from bids_brainlm.bidsio.describe import dataset_link
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import EACH, Config, base_space
 from bids_brainlm.errors import ConfigError, MissingInputError
+from bids_brainlm.plan.ladder import ladder_jobs
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.plan.selection import Selection, select
 from bids_brainlm.plan.stories import StoryJobs, plan_stories
-from bids_brainlm.steps import encoding, encoding_columns, heads, parcels, partial
+from bids_brainlm.steps import encoding, encoding_columns, heads, ladder, parcels, partial
 from bids_brainlm.steps.base import Job, Unit, canonical, made_by
 
 PAIR = encoding_columns.LAYERED
@@ -68,7 +69,7 @@ def _participant_stages(
 ) -> list[tuple[str, Sequence[Job]]]:
     """Plan parcels and encoding of all selected runs."""
     known: dict[str | None, atlases.Atlas] = {}
-    parcel_jobs, nuisance, fits, partials = [], [], [], []
+    parcel_jobs, nuisance, fits, partials, ladders = [], [], [], [], []
     for story in chosen.stories:
         for run in sorted(story.runs, key=lambda r: tuple(str(k) for k in r.key)):
             image = chosen.images[run.key]
@@ -82,13 +83,16 @@ def _participant_stages(
             nuisance.append(base)
             fits += own
             partials += _partials(own, config, names)
+            words, known = story_jobs.words[story.name], story_jobs.of(story.name)
+            ladders += ladder_jobs(words, series, known, config, names)
     stages: list[tuple[str, Sequence[Job]]] = [
         ("parcels", parcel_jobs),
         ("encoding", nuisance),
         ("encoding", [job for job in fits if job.step == encoding.NAME]),
         ("heads", [job for job in fits if job.step == heads.NAME]),
     ]
-    return [*stages, ("partial", partials)] if partials else stages
+    more = [("partial", partials), ("ladder", ladders)]
+    return stages + [(step, jobs) for step, jobs in more if jobs]
 
 
 def _parcels(story, run, image, atlas, config, names) -> Job:
@@ -278,6 +282,8 @@ def _descriptions(
         desc = encoding.desc(Unit(model=label, feature=space))
         found[desc] = f"encoding model of {space}{of} with nuisance bands"
         found.update(_more_descriptions(label, space, of, config))
+        if config.encoding.ladder and participant_level and space == "embeddings":
+            found[f"{label}{ladder.ENDING}"] = f"control ladder up to {space}{of}"
         if job.step == "static":
             found[desc] = f"static word vectors{of}, and the encoding model of them"
     return found

@@ -10,6 +10,7 @@ from bids_brainlm.report import (
     ceilings,
     common,
     heads,
+    ladder,
     layers,
     methods,
     pooled,
@@ -192,6 +193,9 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
         if found is not None:
             parts.append(found)
         parts.append(maps_section(story, place, naming))
+    rungs = ladder.section(story, place, naming)
+    if rungs is not None:
+        parts.append(rungs)
     by_region = regions.section(story, place, naming)
     if by_region is not None:
         parts.append(by_region)

@@ -28,6 +28,7 @@ def group_text(maps: Sequence[Mapping], group: Sequence[Mapping]) -> str:
         _comparison(group),
         _correspondence(group),
         _components(group),
+        _ladder(group),
     ]
     return " ".join(part for part in parts if part)
 
@@ -103,4 +104,16 @@ def _components(group: Sequence[Mapping]) -> str:
         "component counts where participants agree along it more than with heads permuted within "
         "participants. Component scores were correlated with layer (over layers) and, with layer "
         "partialled out, with look-back distance and decoding accuracy."
+    )
+
+
+def _ladder(group: Sequence[Mapping]) -> str:
+    """Describe the control ladder."""
+    if not any(m.get("FeatureSpace") == "ladder" for m in group):
+        return ""
+    return (
+        "A ladder of nested models (position, word rate, phonemes, acoustics, static vectors, "
+        "untrained and trained model, as far as they were fitted) was refitted rung by rung; the "
+        "gain of a rung is the held-out R² of the model with it less that of the model without, "
+        "tested by sign flips over participants."
     )

@@ -19,6 +19,7 @@ ORDER = (
     "encoding",
     "heads",
     "partial",
+    "ladder",
     "reports",
 )
 GROUP_ORDER = (
@@ -26,6 +27,7 @@ GROUP_ORDER = (
     "reliability",
     "alignment",
     "group",
+    "ladder_group",
     "layers",
     "correspondence",
     "comparison",

@@ -164,6 +164,41 @@ def heads_band(job: Job, scaling: Scaling, n_trs: int) -> tuple[design.Band, lis
     return band, labels, head_dim
 
 
+def state_at(
+    job: Job, made: Job, share: float, scaling: Scaling, *, n_trs: int, name: str
+) -> tuple[design.Band, int]:
+    """Return the embeddings of one layer, at a share of the depth of any model of the story.
+
+    Parameters
+    ----------
+    job : Job
+        Its upstream ``words`` job tells silent rows.
+    made : Job
+        The ``features`` job of the model.
+    share : float
+        0 is the input, 1 the last layer; rounded to the nearest layer, at least the first.
+    scaling : Scaling
+        Treats the band as it treats the main one, whatever its name.
+    n_trs : int
+        Rows of the run.
+    name : str
+        Of the band.
+
+    Returns
+    -------
+    band : Band
+    layer : int
+    """
+    import xarray
+
+    with xarray.open_dataset(made.outputs["features"], engine="h5netcdf") as stored:
+        states = stored["embeddings"]
+        layer = max(1, round(share * (states.shape[1] - 1)))
+        values = states[:n_trs, layer].to_numpy().astype(np.float64)
+    band = _language("model", values.reshape(len(values), -1), _silent(job, n_trs), scaling)
+    return design.Band(name, band.features, band.valid, band.scaled), layer
+
+
 def _silent(job: Job, n_trs: int) -> np.ndarray:
     """Return which rows are silent."""
     words = made_by(job, "words")
