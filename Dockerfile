@@ -1,39 +1,65 @@
-# bids_brainlm: BIDS-App. Build: docker build -t bids_brainlm .
-# BASE can be pinned by digest: --build-arg BASE=python@sha256:...
+# bids_brainlm, a BIDS-App. What the arguments mean: container/install.sh and docs/how-to/containers.md
+#   docker build -t bids_brainlm .
+# BASE: any image with Python 3.11, its venv module and glibc. Pin it by digest where the result
+# must be the same next year: --build-arg BASE=python@sha256:... (docker buildx imagetools inspect
+# python:3.11-slim-bookworm shows today's). A digest stands here as soon as one has been verified.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# The CPU build of PyTorch by default; for CUDA: --build-arg TORCH="torch==2.13.0" with the index of CUDA wheels
+ARG VARIANT=cpu
 ARG TORCH="torch==2.13.0"
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/venv
-COPY requirements/constraints.txt /src/requirements/constraints.txt
-RUN /opt/venv/bin/pip install "${TORCH}" -c /src/requirements/constraints.txt
+ARG TORCH_INDEX=""
+COPY container/install.sh /src/container/install.sh
+COPY requirements /src/requirements
+RUN sh /src/container/install.sh torch
+ARG MODELS="minilm google-bert/bert-base-uncased"
+ARG ATLASES="Schaefer2018_400Parcels17Networks"
+ARG SPACE="MNI152NLin2009cAsym"
+ARG SPACY="en_core_web_lg"
 COPY . /src
-RUN /opt/venv/bin/pip install "/src[demo]" -c /src/requirements/constraints.txt \
-    && find /opt/venv -name __pycache__ -prune -exec rm -rf {} +
+RUN sh /src/container/install.sh package
+RUN sh /src/container/install.sh resources
+RUN sh /src/container/install.sh strip
 
 FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG REPOSITORY=""
+ARG CREATED=""
+# The name under which the image will be found, such as docker://registry/name@sha256:...
+ARG IMAGE_URI=""
 LABEL org.opencontainers.image.title="bids_brainlm" \
       org.opencontainers.image.description="Model brain activity during stories with language models, as a BIDS-App" \
-      org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /opt/venv /opt/venv
-# Any user may run it; nothing needs a home folder.
-RUN mkdir -p /data /out /work /opt/templateflow /opt/models && chmod 1777 /out /work \
-    && chmod -R a+rX /opt && useradd --create-home --uid 1000 brainlm
-ENV PATH=/opt/venv/bin:$PATH \
-    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${REPOSITORY}" \
+      org.opencontainers.image.created="${CREATED}"
+# Mount points for runtimes that cannot make them. Any user may run the image; no home is needed.
+RUN mkdir /data /out /work && chmod 1777 /out /work \
+    && useradd --no-log-init --no-create-home --home-dir /nonexistent --uid 1000 brainlm
+COPY --from=build /opt /opt
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    LC_ALL=C.UTF-8 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNOUSERSITE=1 \
+    PYTHONUNBUFFERED=1 \
     OMP_NUM_THREADS=1 \
+    OMP_WAIT_POLICY=PASSIVE \
+    HF_HUB_OFFLINE=1 \
+    HF_HUB_CACHE=/opt/models \
+    HF_HUB_DISABLE_TELEMETRY=1 \
     TEMPLATEFLOW_HOME=/opt/templateflow \
-    MPLCONFIGDIR=/tmp/matplotlib XDG_CACHE_HOME=/tmp/cache HF_HOME=/tmp/huggingface
-# Models and atlases ahead of time (needs the network while building):
-# --build-arg MODELS="google-bert/bert-base-uncased" --build-arg ATLASES="Schaefer2018_400Parcels17Networks"
-ARG MODELS=""
-ARG ATLASES=""
-RUN if [ -n "${MODELS}" ]; then bids_brainlm-fetch --model ${MODELS} --models-dir /opt/models; fi; \
-    if [ -n "${ATLASES}" ]; then \
-      bids_brainlm-fetch --atlas ${ATLASES} --space MNI152NLin2009cAsym; fi; \
-    chmod -R a+rX /opt/models /opt/templateflow
-USER brainlm
+    HF_HOME=/tmp/bids_brainlm/huggingface \
+    MPLCONFIGDIR=/tmp/bids_brainlm/matplotlib \
+    NLTK_DATA=/tmp/bids_brainlm/nltk \
+    NUMBA_CACHE_DIR=/tmp/bids_brainlm/numba \
+    TORCH_HOME=/tmp/bids_brainlm/torch \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/bids_brainlm/torchinductor \
+    XDG_CACHE_HOME=/tmp/bids_brainlm/cache \
+    BRAINLM_CONTAINER_TYPE=docker \
+    BRAINLM_CONTAINER_TAG=bids_brainlm:${VERSION} \
+    BRAINLM_CONTAINER_URI=${IMAGE_URI}
+USER 1000
 WORKDIR /tmp
 ENTRYPOINT ["/opt/venv/bin/bids_brainlm"]

@@ -1,6 +1,7 @@
 # make demo   the app on the data that ship with it, from nothing to a report
 # make docs   the documentation site, in docs/_build/html
 # make test   linters, import contracts and the everyday tests, from nothing
+# make container-test   both images: built, run without network, home and root, compared (minutes)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -21,7 +22,7 @@ DECLARED := setup.cfg pyproject.toml $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 export BRAINLM_TEST_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo test test-all lint boutiques constraints chromium clean
+.PHONY: help demo test test-all container-test lint boutiques constraints chromium clean docs picture
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -40,12 +41,27 @@ test: lint chromium
 test-all: lint chromium
 	$(BIN)/python -m pytest -m "not network" $(PYTEST_ARGS)
 
+# What it needs and takes: container/test.sh --help
+container-test: $(VENV)/.demo
+	PYTHON=$(BIN)/python container/test.sh $(CONTAINER_ARGS)
+
+# The site in docs/_build/html, without warnings; external-links.txt lists the links that leave it.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "== Done. Open docs/_build/html/index.html in a browser."
+
+# The picture of the README and the site, from the report of make demo.
+picture: chromium
+	chromium --headless=new --no-sandbox --hide-scrollbars --window-size=1180,1000 \
+	  --screenshot=docs/images/alice-group.png file://$(abspath $(DEMO_OUT))/group.html
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
 boutiques: $(VENV)/.demo
 	$(BIN)/python -m bids_brainlm.boutiques > boutiques.json.part
+	cp boutiques.json.part platforms/nipoppy/bids_brainlm/descriptor.json
 	mv boutiques.json.part boutiques.json
 
 constraints: $(VENV)/.test
@@ -85,10 +101,10 @@ $(VENV)/.test: $(VENV)/.torch $(DECLARED)
 	$(PIP) install -q -e ".[demo,test]" -c $(CONSTRAINTS)
 	@touch $(VENV)/.demo $@
 
-clean:
-	rm -rf $(VENV) demo build docs/_build docs/reference/generated *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 $(VENV)/.docs: $(VENV)/.demo
 	@echo "== Installing what the documentation needs"
 	$(PIP) install -q -e ".[demo,docs]" -c $(CONSTRAINTS)
 	@touch $@
 
+clean:
+	rm -rf $(VENV) demo build docs/_build docs/reference/generated *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,15 +6,14 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bids_brainlm import __version__, config
+from bids_brainlm import __version__, caches, config
 from bids_brainlm.errors import AnalysisLevelError, BrainLMError, ConfigError, ReadWriteError
 
 LEVELS = {
@@ -184,23 +183,13 @@ def _print(text: str) -> None:
 
 
 def _environment(settings: config.Config) -> None:
-    """Set what libraries read when they are imported: threads, caches, no network."""
+    """Set what libraries read when they are imported: threads."""
     threads = str(settings.execution.omp_nthreads)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = threads
     # Threads that wait must sleep: on a shared node spinning ones slow all processes down.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if settings.execution.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    home = os.environ.get("HOME", "")
-    work = settings.execution.work_dir
-    if work or not home or not os.access(home, os.W_OK):
-        folder = Path(work) if work else Path(tempfile.gettempdir()) / "bids_brainlm"
-        os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
-        os.environ.setdefault("XDG_CACHE_HOME", str(folder / "cache"))
-        if not os.environ.get("HF_HOME"):
-            os.environ["HF_HOME"] = str(folder / "huggingface")
 
 
 def _run(settings: config.Config) -> int:
@@ -208,10 +197,13 @@ def _run(settings: config.Config) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _environment(settings)
-        from bids_brainlm import runner
+        execution = settings.execution
+        with caches.settled(execution.work_dir, offline=execution.offline) as offline:
+            from bids_brainlm import runner
 
-        stamp = time.strftime("%Y%m%dT%H%M%S")
-        return runner.run(settings, f"{stamp}p{os.getpid()}", _print)
+            settings = replace(settings, execution=replace(execution, offline=offline))
+            stamp = time.strftime("%Y%m%dT%H%M%S")
+            return runner.run(settings, f"{stamp}p{os.getpid()}", _print)
     except BrainLMError as error:
         return _report(error)
     except KeyboardInterrupt:

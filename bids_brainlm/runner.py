@@ -114,7 +114,12 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
     write.probe_write(settings.output_dir)
     temporary.sweep(settings.output_dir)
     describe.describe_output(
-        names, __version__, sources=plan.sources, links=plan.links, descriptions=plan.descriptions
+        names,
+        __version__,
+        sources=plan.sources,
+        links=plan.links,
+        descriptions=plan.descriptions,
+        image=describe.container(os.environ),
     )
     text = names.path("run_log", {"run_id": run_id})
     records = names.path("run_records", {"run_id": run_id})

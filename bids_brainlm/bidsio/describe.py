@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.bidsio.write import read_json, read_tsv, tsv_text, write_bytes, write_json
-from bids_brainlm.errors import DataError, OutputError
+from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadWriteError
 
 log = logging.getLogger(__name__)
 
 TOOL = "bids_brainlm"
 BIDS_VERSION = "1.10.1"
+# What the images say about themselves; see `container`.
+CONTAINER = {
+    "Type": "BRAINLM_CONTAINER_TYPE",
+    "Tag": "BRAINLM_CONTAINER_TAG",
+    "URI": "BRAINLM_CONTAINER_URI",
+}
+DIGEST = "BRAINLM_CONTAINER_DIGEST"
+DOI = re.compile(r"(?:doi:|https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
+VERSION_IN_DOI = re.compile(r"\.v(\d+(?:\.\d+)+)$")
 IGNORED = ("*.html", "*_boldmap.*", "*_timeseries.*", "figures", "group")
 
 README = """# Language-model encoding of story listening
@@ -42,11 +52,88 @@ def dataset_link(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
+def container(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the image that a process runs in, for ``GeneratedBy``.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        The process's environment. The images set ``BRAINLM_CONTAINER_TYPE``, ``_TAG`` and,
+        where it was known when they were built, ``_URI``. ``BRAINLM_CONTAINER_DIGEST``
+        (``sha256:...``) may be set by who runs an image, since an image cannot know its own.
+
+    Returns
+    -------
+    dict of str to str
+        ``Type``, ``Tag`` and ``URI``, as far as known; empty outside an image.
+
+    Notes
+    -----
+    BIDS has no key for the digest, so it is part of the URI, as registries write it:
+    ``NAME@sha256:...``.
+    """
+    found = {key: environ.get(name, "") for key, name in CONTAINER.items()}
+    if not found["Type"]:
+        return {}
+    digest = environ.get(DIGEST, "")
+    if digest and "@" not in found["URI"]:
+        name = found["URI"] or found["Tag"].partition(":")[0]
+        found["URI"] = f"{name}@{digest}"
+    return {key: value for key, value in found.items() if value}
+
+
+def source_dataset(content: Mapping[str, object]) -> dict[str, str]:
+    """Return the entry of ``SourceDatasets`` for a dataset with a DOI.
+
+    Parameters
+    ----------
+    content : mapping
+        Its ``dataset_description.json``; or an entry with ``URL`` or ``DOI`` alone.
+
+    Returns
+    -------
+    dict of str to str
+        ``URL``, ``DOI``, and ``Version`` where the DOI ends with one (OpenNeuro's do); what
+        was given where it is no DOI; empty without any.
+    """
+    given = {
+        key: str(content[name])
+        for key, name in (("URL", "URL"), ("DOI", "DOI"), ("DOI", "DatasetDOI"))
+        if content.get(name)
+    }
+    match = DOI.fullmatch(given.get("DOI", given.get("URL", "")).strip())
+    if match is None:
+        return given if "URL" in given else {}
+    doi = match[1]
+    version = VERSION_IN_DOI.search(doi)
+    entry = {"URL": f"https://doi.org/{doi}", "DOI": f"doi:{doi}"}
+    return entry | ({"Version": version[1]} if version else {})
+
+
+def _linked_sources(links: Mapping[str, str], root: Path) -> list[dict[str, str]]:
+    """Return the entries of linked datasets that tell their DOI."""
+    found = []
+    for _, place in sorted(links.items()):
+        folder = os.path.normpath(root.resolve() / place)  # root may not be there yet
+        path = Path(folder) / "dataset_description.json"
+        try:
+            content = read_json(path)
+        except (DataError, MissingInputError, ReadWriteError):
+            continue
+        if content.get("DatasetDOI"):
+            found.append(source_dataset(content))
+    return found
+
+
 def _description(
-    version: str, sources: Sequence[Mapping[str, object]], links: Mapping[str, str]
+    version: str,
+    sources: Sequence[Mapping[str, object]],
+    links: Mapping[str, str],
+    before: Mapping[str, object],
+    image: Mapping[str, str],
 ) -> dict[str, object]:
-    """Return dataset_description.json."""
-    return {
+    """Return dataset_description.json; keys that are not this program's stay as they are."""
+    made = {
         "Name": "Language-model encoding of story listening",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
@@ -55,11 +142,14 @@ def _description(
                 "Name": TOOL,
                 "Version": version,
                 "Description": "Encoding models of brain activity from language models.",
+                **({"Container": dict(image)} if image else {}),
             }
         ],
         **({"SourceDatasets": [dict(source) for source in sources]} if sources else {}),
         **({"DatasetLinks": dict(links)} if links else {}),
     }
+    own = {key: value for key, value in before.items() if key not in made}
+    return made | {"Name": before.get("Name", made["Name"])} | own
 
 
 def _maker(content: Mapping[str, object]) -> tuple[str | None, str | None]:
@@ -101,6 +191,7 @@ def describe_output(
     sources: Sequence[Mapping[str, object]] = (),
     links: Mapping[str, str] | None = None,
     descriptions: Mapping[str, str] | None = None,
+    image: Mapping[str, str] | None = None,
 ) -> None:
     """Write dataset_description.json, descriptions.tsv, .bidsignore and README.md.
 
@@ -118,6 +209,8 @@ def describe_output(
     descriptions : mapping of str to str
         What each ``desc-`` label means. Rows that are there already are kept, so that runs
         with other models add theirs.
+    image : mapping of str to str, optional
+        The container image that writes, see `container`.
 
     Raises
     ------
@@ -129,7 +222,10 @@ def describe_output(
     Notes
     -----
     A file that has the right content is not touched, so that parallel runs do not disturb
-    each other. Links and sources of earlier runs are kept.
+    each other. Links and sources of earlier runs are kept, and so is what people add to
+    dataset_description.json: ``Authors``, ``License``, ``Funding`` ... This program writes no
+    ``Authors``, since it does not know who curates the output; those of the source dataset
+    are not its authors.
     """
     check_output(names, version)
     path = names.path("dataset_description")
@@ -138,8 +234,12 @@ def describe_output(
     old_sources = before.get("SourceDatasets")
     merged_links = (old_links if isinstance(old_links, dict) else {}) | dict(links or {})
     merged = list(old_sources) if isinstance(old_sources, list) else []
-    merged += [dict(source) for source in sources if dict(source) not in merged]
-    content = _description(version, merged, dict(sorted(merged_links.items())))
+    found = [source_dataset(source) for source in sources]
+    for source in (*found, *_linked_sources(merged_links, names.root)):
+        if source and source not in merged:
+            merged.append(source)
+    ordered_links = dict(sorted(merged_links.items()))
+    content = _description(version, merged, ordered_links, before, image or {})
     if content != before:
         write_json(path, content)
     table = names.path("descriptions")

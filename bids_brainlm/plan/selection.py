@@ -242,7 +242,9 @@ def _stories(
 
 def _no_transcript(name: str, folder: Path, looked_for: Sequence[str], config: Config) -> Skip:
     """Pass over a story without transcript; one that was asked for by name is an error."""
-    why = f"found no transcript in {folder}; looked for {', '.join(looked_for[:4])} ..."
+    absent = [place for place in looked_for if "datalad get" in place]
+    shown = absent or [*looked_for[:4], "..."]
+    why = f"found no transcript in {folder}; looked for {', '.join(shown)}"
     if name in {t.removeprefix("task-") for t in config.inputs.task_label}:
         raise MissingInputError(
             f"Story {name!r}: {why}",

@@ -320,13 +320,12 @@ def test_the_image_is_named(environ, expected):
     assert container(environ) == expected
 
 
-def test_the_image_is_in_the_description(tmp_path, monkeypatch):
-    monkeypatch.setenv("BRAINLM_CONTAINER_TYPE", "apptainer")
-    monkeypatch.setenv("BRAINLM_CONTAINER_TAG", "bids_brainlm:1.2")
+def test_the_image_is_in_the_description(tmp_path):
     names = Names(tmp_path)
-    describe_output(names, "1.2")
+    image = {"Type": "apptainer", "Tag": "bids_brainlm:1.2"}
+    describe_output(names, "1.2", image=image)
     (maker,) = write.read_json(names.path("dataset_description"))["GeneratedBy"]
-    assert maker["Container"] == {"Type": "apptainer", "Tag": "bids_brainlm:1.2"}
+    assert maker["Container"] == image
 
 
 @pytest.mark.parametrize(("given", "expected"), [
