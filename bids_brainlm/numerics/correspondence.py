@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from bids_brainlm.errors import NumericalError
+from bids_brainlm.numerics.resampling import sign_flip_test
 
 _AT_ONCE = 500  # permutations in a product
 _ROUNDING = 1e-12  # correlations that are equal but for rounding count as ties
@@ -94,6 +95,67 @@ def correspond(
     rho, p = _test(*free, [np.arange(n_heads)], n_permutations, np.random.default_rng(seeds[0]))
     rho_in, p_in = _test(*within, members, n_permutations, np.random.default_rng(seeds[1]))
     return Correspondence(rho, p, rho_in, p_in)
+
+
+def correspond_people(
+    decoded: np.ndarray,
+    scores: np.ndarray,
+    layers: np.ndarray,
+    *,
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlate decoding and brain scores over heads in every participant.
+
+    Parameters
+    ----------
+    decoded : array, shape (n_heads, n_labels)
+        Decoding accuracy of each head; a label with NaN in any head is not tested.
+    scores : array, shape (n_participants, n_heads, n_parcels)
+        Brain score of each head.
+    layers : array of int, shape (n_heads,)
+    n_permutations : int
+        Sign flips of participants, the same for all labels and parcels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    rho : array, shape (n_labels, n_parcels)
+        Fisher mean over participants of the correlation with layer partialled out.
+    p : array, shape (n_labels, n_parcels)
+        Two-tailed, (k + 1) / (n + 1).
+
+    Raises
+    ------
+    NumericalError
+        Fewer than two participants, or shapes that do not fit.
+
+    Notes
+    -----
+    Permuting heads asks whether *these* heads would do as well in another order, given the
+    group's scores. Real heads are alike in more than their layer, so that brains that follow
+    nothing reach p <= 0.05 in 11 to 13 % within layers (MiniLM; simulated chain). Flipping the
+    sign of each participant's correlation asks whether participants agree, and holds its level
+    then (4 %); but where brains follow the model in any way, they agree without any link. Only
+    both together speak for a link.
+    """
+    if scores.ndim != 3 or len(scores) < 2 or scores.shape[1] != len(decoded):
+        raise NumericalError(
+            f"Found scores of shape {scores.shape} and decoding of {len(decoded)} heads, expected "
+            "at least 2 participants with the same heads.",
+            hint="Make both with the same --model.",
+        )
+    members = [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
+    first = _unit(_less_layers(_ranks(decoded), members))
+    rho = np.stack([first.T @ _unit(_less_layers(_ranks(one), members)) for one in scores])
+    fisher_z = np.arctanh(np.clip(rho, -0.999999, 0.999999))
+    tested = sign_flip_test(
+        fisher_z.reshape(len(rho), -1),
+        n_permutations=n_permutations,
+        rng=rng,
+        alternative="two-sided",
+    )
+    return np.tanh(tested.observed).reshape(rho.shape[1:]), tested.p.reshape(rho.shape[1:])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -329,9 +329,8 @@ def correspondence_jobs(place: Place, job: Job, config: Config, names: Names) ->
             outputs=correspondence.outputs(unit, names),
             upstream=(job,),
             files={
+                **{k: p for k, p in job.files.items() if k.startswith(("r:", "label_"))},
                 "decoding": table,
-                "label_nii": job.files["label_nii"],
-                "label_tsv": job.files["label_tsv"],
             },
             facts=place.facts(),
             settings=asdict(correspondence.params(config)),

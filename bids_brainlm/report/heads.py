@@ -100,7 +100,7 @@ def _correspondence(one: HeadDecoding, story: GroupStory, naming: Naming) -> lis
     from bids_brainlm.report import figures_heads
 
     desc = f"{one.model}Correspondence"
-    maps = {s: story.maps.get((desc, s)) for s in ("rho", "q", "rhowithin", "qwithin")}
+    maps = {s: story.maps.get((desc, s)) for s in ("rho", "q", "rhowithin", "qwithin", "qboth")}
     if any(item is None for item in maps.values()):
         return []
     rho = maps["rho"]
@@ -113,14 +113,15 @@ def _correspondence(one: HeadDecoding, story: GroupStory, naming: Naming) -> lis
     labels = [c for c, kept in zip(rho.columns, keep, strict=True) if kept]
     panels = (
         ("over all heads", parts["rho"], parts["q"]),
-        ("layer partialled out", parts["rhowithin"], parts["qwithin"]),
+        ("layer partialled out", parts["rhowithin"], parts["qboth"]),
     )
-    n = {s: int(np.nansum(maps[s].values <= 0.05)) for s in ("q", "qwithin")}
+    n = {s: int(np.nansum(maps[s].values <= 0.05)) for s in ("q", "qwithin", "qboth")}
     total = int(np.isfinite(maps["q"].values).sum())
     text = (
         f"Of {total} pairs of label and parcel, {n['q']} reach q ≤ 0.05 over all heads and "
-        f"{n['qwithin']} with layer partialled out. Where the second number is much smaller, depth "
-        "explains most of the agreement: deeper or shallower heads decode better and predict "
+        f"{n['qwithin']} with layer partialled out, and {n['qboth']} where participants agree as "
+        "well (larger of both p; the ones to report). Where the second number is much smaller, "
+        "depth explains most of the agreement: deeper or shallower heads decode better and predict "
         "better, whatever the label."
     )
     picture = Picture(
@@ -129,7 +130,8 @@ def _correspondence(one: HeadDecoding, story: GroupStory, naming: Naming) -> lis
         f"Correspondence of decoding and brain scores over the heads of {one.model}",
         f"Do heads of {one.model} that decode a label also predict a parcel?",
         f"Spearman correlation over {len(one.layers)} heads of decoding accuracy and group brain "
-        f"score; dots: q ≤ 0.05 (two-tailed, permutation of heads; right: within layers; family: "
+        f"score; dots: q ≤ 0.05 (two-tailed, permutation of heads; right: within layers, and "
+        "sign flips over participants of their own correlations, the larger p; family: "
         f"all labels and parcels){_shown(len(order), len(rho.index))}. How to read it: red on the "
         "right is agreement between what heads compute and what they predict that depth alone "
         "does not explain.",

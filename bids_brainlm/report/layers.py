@@ -68,7 +68,8 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
             rows,
             "Means over parcels, of the group's mean r. Entropy: of the softmax over layers of "
             "100 r; low where one layer stands out. Specificity: L2 norm of the differences "
-            "between neighbouring layers, in r.",
+            "between neighbouring layers (z) that participants share; noise does not add to it, "
+            "and it is negative where they share less than by chance.",
             files,
         ),
     ]
@@ -119,7 +120,8 @@ def _statement(found: Mapping) -> Notice:
         parts.append(f"{what}: difference {number(one['Difference'])}, p = {number(one['P'], 4)}")
     n = found["preferred"]["NumberOfParticipants"]
     return Notice(
-        f"{found['First']} less {found['Second']}, measured in each of {n} participants and tested "
-        f"by swapping the two within participants (two-sided): {'; '.join(parts)}.",
+        f"{found['First']} less {found['Second']}, {n} participants, tested by swapping the two "
+        "within participants (two-sided; specificity: also by flipping participants' profiles, "
+        f"the larger p counts): {'; '.join(parts)}.",
         "note",
     )

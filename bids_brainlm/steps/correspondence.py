@@ -14,12 +14,12 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import multiple
-from bids_brainlm.numerics.correspondence import correspond
+from bids_brainlm.numerics.correspondence import correspond, correspond_people
 from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 
 NAME = "correspondence"
-VERSION = 2
+VERSION = 3
 DESCRIPTIONS = {
     "rho": "Spearman correlation over heads of decoding accuracy and group brain score",
     "p": "two-tailed p of rho, permutation of heads, (k + 1) / (n + 1)",
@@ -27,6 +27,10 @@ DESCRIPTIONS = {
     "rhowithin": "rho with layer partialled out (ranks less the mean rank of their layer)",
     "pwithin": "two-tailed p of rhowithin, permutation of heads within layers",
     "qwithin": "pwithin adjusted over all labels and parcels",
+    "rhopeople": "rhowithin of every participant, Fisher mean",
+    "ppeople": "two-tailed p of rhopeople, sign flips over participants, (k + 1) / (n + 1)",
+    "pboth": "the larger of pwithin and ppeople: heads and participants both speak for a link",
+    "qboth": "pboth adjusted over all labels and parcels",
     "besthead": "group brain score (r) of the head that decodes the label best",
 }
 
@@ -82,13 +86,23 @@ def _correspond(job: Job, settings: Params) -> None:
     """Write the maps of one story and model."""
     _, names, columns, scores = read_map(made_by(job, "group").outputs["mean.tsv"])
     accuracy, labels = group_files.read_accuracy(job.files["decoding"], columns)
+    layers = np.array([int(column[1:3]) for column in columns])
     found = correspond(
         accuracy,
         scores.T,
-        np.array([int(column[1:3]) for column in columns]),
+        layers,
         n_permutations=settings.n_permutations,
         rng=np.random.default_rng([settings.seed, 5]),
     )
+    people = group_files.read_people(job, "r", correlations=True)
+    of_people, p_people = correspond_people(
+        accuracy,
+        people.values.transpose(0, 2, 1),
+        layers,
+        n_permutations=settings.n_permutations,
+        rng=np.random.default_rng([settings.seed, 15]),
+    )
+    both = np.maximum(found.p_within, p_people)
     best = _best_heads(accuracy)
     chosen = np.where(best >= 0, scores[:, best], np.nan).T
     tables = {
@@ -98,6 +112,10 @@ def _correspond(job: Job, settings: Params) -> None:
         "rhowithin": found.rho_within,
         "pwithin": found.p_within,
         "qwithin": _q(found.p_within),
+        "rhopeople": of_people,
+        "ppeople": p_people,
+        "pboth": both,
+        "qboth": _q(both),
         "besthead": chosen,
     }
     maps = regions.map_set(job, names)
@@ -143,13 +161,14 @@ def _meta(
         "NumberOfHeads": n_heads,
         "NumberOfParticipants": first["NumberOfParticipants"],
         "Inference": {
-            "Test": "permutation of heads (within layers for rhowithin)",
+            "Test": "permutation of heads (within layers for rhowithin); sign flips over "
+            "participants for rhopeople; both for pboth",
             "NumberOfPermutations": settings.n_permutations,
             "Alternative": "two-sided",
             "Family": f"all labels and {'regions' if 'regions' in job.facts else 'parcels'}",
             "Correction": "Benjamini-Hochberg",
             "NumberOfSignificant": {
-                stat: int(np.nansum(tables[stat] <= 0.05)) for stat in ("q", "qwithin")
+                stat: int(np.nansum(tables[stat] <= 0.05)) for stat in ("q", "qwithin", "qboth")
             },
         },
         "Seed": settings.seed,

@@ -13,19 +13,19 @@ from bids_brainlm.bidsio.maps import read_map, rows_of, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
-from bids_brainlm.numerics import layers
+from bids_brainlm.numerics import layers, specificity
 from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
 
 NAME = "layers"
-VERSION = 1
+VERSION = 2
 UNIT_OF_SCORE = 0.01  # r; the softmax has temperature 1 in hundredths
 DESCRIPTIONS = {
     "preferredlayer": "layer with the highest mean r (layer 0 left out)",
     "layerentropy": "entropy of the softmax over layers of 100 times the mean r, bits",
-    "specificity": "L2 norm of the differences of mean r between neighbouring layers",
+    "specificity": "L2 norm of the differences (Fisher z) between neighbouring layers that "
+    "participants share, without the bias of noise; negative where they share less than by chance",
 }
-MEASURES = ("preferred", "specificity")
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ def _describe(job: Job, settings: Params) -> None:
         known = np.isfinite(found.preferred)
         preferred = np.full(len(names), np.nan)
         preferred[known] = numbers[found.preferred[known].astype(int)]
+        people = group_files.read_people(job, desc, correlations=True)
+        kept = [k for k, column in enumerate(people.columns) if column != "layer00"]
         tables = {
             "preferredlayer": preferred,
             "layerentropy": found.entropy,
-            "specificity": found.specificity * UNIT_OF_SCORE,
+            "specificity": specificity.shared_specificity(people.values[:, :, kept]),
         }
         described[desc] = _write(job, made, desc, names, tables, compared)
     last = dict(next(iter(described.values())))
@@ -141,21 +143,30 @@ def _compare(job: Job, settings: Params) -> dict[str, object] | None:
         return None
     people, (first, second) = _participants(job, spaces)
     found: dict[str, object] = {"First": spaces[0], "Second": spaces[1], "Participants": people}
-    for measure in MEASURES:
-        result = layers.compare_spaces(
+    draws = {"n_permutations": settings.n_permutations}
+    results = {
+        "preferred": layers.compare_spaces(
             first,
             second,
-            lambda scores, name=measure: getattr(layers.profile(scores), name),
-            n_permutations=settings.n_permutations,
+            lambda scores: layers.profile(scores).preferred,
             rng=np.random.default_rng([settings.seed, 6]),
-        )
+            **draws,
+        ),
+        "specificity": specificity.compare_specificity(
+            first, second, rng=np.random.default_rng([settings.seed, 6]), **draws
+        ),
+    }
+    for measure, result in results.items():
         known = np.isfinite(result.difference)
         found[measure] = {
             "Difference": result.difference if known else None,
             "P": result.p if known else None,
             "NumberOfParticipants": result.n_participants,
         }
-    found["Test"] = "spaces swapped within participants, two-sided, (k + 1) / (n + 1)"
+    found["Test"] = (
+        "spaces swapped within participants, two-sided, (k + 1) / (n + 1); specificity: the "
+        "larger p of that and of flipping participants' profiles"
+    )
     found["NumberOfPermutations"] = settings.n_permutations
     return found
 

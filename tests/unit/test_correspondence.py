@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bids_brainlm.errors import NumericalError
-from bids_brainlm.numerics.correspondence import correspond
+from bids_brainlm.numerics.correspondence import correspond, correspond_people
 
 LAYERS = np.repeat(np.arange(6), 12)
 
@@ -75,3 +75,47 @@ def test_the_same_seed_gives_the_same_bits_whatever_else_is_tested(rng):
     assert np.array_equal(_run(accuracy, scores).p[:, :1], _run(accuracy, scores[:, :1]).p)
     with pytest.raises(NumericalError, match="72 heads, scores of 71"):
         _run(accuracy, scores[1:])
+
+
+def _like_heads(rng, n_heads=36, n_labels=6):
+    """Decoding in which heads resemble each other beyond their layer, as real heads do."""
+    kinds = rng.normal(size=(4, n_labels))[rng.integers(0, 4, n_heads)]
+    return kinds + 0.5 * rng.normal(size=(n_heads, n_labels))
+
+
+def test_people_who_share_a_link_are_found_and_by_hand(rng):
+    layers = np.repeat(np.arange(3), 12)
+    decoded = _like_heads(rng)
+    scores = np.stack([
+        np.column_stack([decoded[:, 0] + rng.normal(size=36), rng.normal(size=36)])
+        for _ in range(12)
+    ])
+    rho, p = correspond_people(decoded, scores, layers, n_permutations=999, rng=rng)
+    assert p[0, 0] == 1 / 1000
+    assert rho[0, 0] > 0.4
+    each = []
+    for one in scores:
+        ranks = [stats.rankdata(x) for x in (decoded[:, 0], one[:, 0])]
+        left = [r - np.repeat([r[layers == k].mean() for k in range(3)], 12) for r in ranks]
+        each.append(stats.pearsonr(*left)[0])
+    assert rho[0, 0] == pytest.approx(np.tanh(np.mean(np.arctanh(each))))
+
+
+def test_people_whose_brains_follow_nothing_hold_the_level():
+    """Scores of a person vary with kinds of heads at random, so that heads do not count singly."""
+    rng = np.random.default_rng(9)
+    layers = np.repeat(np.arange(3), 12)
+    p = []
+    for _ in range(220):
+        kinds = rng.integers(0, 4, 36)
+        decoded = rng.normal(size=(4, 1))[kinds] + 0.5 * rng.normal(size=(36, 1))
+        own = rng.normal(size=(10, 4, 1))[:, kinds] + 0.5 * rng.normal(size=(10, 36, 1))
+        p.append(correspond_people(decoded, own, layers, n_permutations=199, rng=rng)[1][0, 0])
+    low, high = stats.binom.ppf([0.005, 0.995], 220, 0.05)
+    assert low <= (np.array(p) <= 0.05).sum() <= high
+
+
+def test_one_person_cannot_agree(rng):
+    with pytest.raises(NumericalError, match="at least 2 participants"):
+        correspond_people(np.zeros((12, 2)), np.zeros((1, 12, 3)), np.repeat([0, 1], 6),
+                          n_permutations=9, rng=rng)
