@@ -37,7 +37,7 @@ HEADS = "Heads"  # ends the desc of head-wise maps
 LADDER = "Ladder"  # ends the desc of control ladders, which have no r
 NOT_COMPARED = (HEADS, "Partial", "Each")  # endings of descs whose columns are no choice of layer
 NO_CEILING = "Partial"
-MIN_HEADS = 4
+MIN_HEADS, MIN_PARCELS = 4, 3  # fewer have no components
 MIN_CEILING = 4  # participants
 Person = tuple[str, str | None, str | None]  # participant, session, run
 
@@ -348,7 +348,9 @@ def specialization_jobs(
     known = all(path.is_file() for path in norms.values())
     if not desc.endswith(HEADS) or not known:
         return []
-    if len(write.read_json(job.files["first"])["Columns"]) < MIN_HEADS:
+    n_heads = len(write.read_json(job.files["first"])["Columns"])
+    n_parcels = len(write.read_tsv(job.files["label_tsv"])["index"])
+    if n_heads < MIN_HEADS or n_parcels < MIN_PARCELS:
         return []
     unit = place.unit(model=desc.removesuffix(HEADS))
     files = {k: job.files[k] for k in ("label_nii", "label_tsv")}

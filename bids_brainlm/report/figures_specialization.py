@@ -86,7 +86,7 @@ def scree(
                 color=style.ORANGE,
                 markersize=9,
                 linewidth=0.8,
-                label="95 % of permutations",
+                label="95 % of sign flips",
             )
         axes.set_xticks(numbers[:: -(-len(numbers) // 12)])
         axes.set(xlabel="component", ylabel=label, xlim=(0.4, len(values) + 0.6))

@@ -90,7 +90,8 @@ def _correspondence(group: Sequence[Mapping]) -> str:
     return (
         "Correspondence is the Spearman correlation over attention heads of decoding accuracy and "
         "group brain score, tested by permutation of heads (two-tailed), and once more with layer "
-        "partialled out, heads permuted within layers."
+        "partialled out, heads permuted within layers; links are reported where participants agree "
+        "as well (sign flips of participants' own correlations, larger of both p)."
     )
 
 
@@ -99,10 +100,11 @@ def _components(group: Sequence[Mapping]) -> str:
     if not any(m.get("FeatureSpace") == "specialization" for m in group):
         return ""
     return (
-        "The norms of heads' weights, standardised over heads in each parcel and participant and "
-        "averaged over participants, were decomposed into principal components over heads; a "
-        "component counts where participants agree along it more than with heads permuted within "
-        "participants. Component scores were correlated with layer (over layers) and, with layer "
+        "Logarithms of the norms of heads' weights, less each head's mean over parcels and each "
+        "parcel's mean over heads, scaled to unit variance in each participant and averaged over "
+        "participants, were decomposed into principal components over heads; a component counts "
+        "where participants agree along it more than with random signs of whole participants. "
+        "Component scores were correlated with layer (over layers) and, with layer "
         "partialled out, with look-back distance and decoding accuracy."
     )
 

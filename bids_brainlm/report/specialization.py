@@ -76,12 +76,14 @@ def _scree(found: HeadComponents, label: str, story: str, naming: Naming) -> Pic
         ),
         f"Components of the heads of {label}",
         f"On how many dimensions do the heads of {label} differ?",
-        "Principal components of the norms of heads' weights (heads x parcels, standardised over "
-        f"heads in each participant and parcel); {_people(found)}. Bars: variance that averaging "
-        "over participants leaves along each component (1 in total where they agree in "
-        "everything); line: 95th percentile with heads permuted within participants; filled: "
-        f"p ≤ 0.05 ({n} of {len(found.p)}). Shares of the group's variance: {share}. How to read "
-        "it: only filled components are shared by people; the others are not to be interpreted.",
+        "Principal components of heads' weights by parcels (logarithms of norms, less each head's "
+        "mean over parcels and each parcel's over heads, scaled in each participant); "
+        f"{_people(found)}. Bars: variance that averaging over participants leaves along each "
+        "component (1 in total where they agree in everything); line: 95th percentile with random "
+        f"signs of participants; filled: p ≤ 0.05 ({n} of {len(found.p)}). Shares of the group's "
+        f"variance: {share}. How to read it: only filled components are shared by people; the "
+        "others are not to be interpreted. People also agree where parcels differ in how slow they "
+        "are, which needs no link with the story.",
         (found.path.replace("_heads.tsv", "_components.tsv"),),
     )
 
@@ -100,8 +102,8 @@ def _scatter(found: HeadComponents, label: str, story: str, naming: Naming) -> P
         f"Heads of {label} along two components",
         f"Where the heads of {label} lie",
         f"Scores of heads on the first two components, coloured by {colours}; {_people(found)}; "
-        "the outermost heads are named. How to read it: heads that lie close have weight in the "
-        "same parcels; a gradient of colour is tested in the matrix below.",
+        "the outermost heads are named. How to read it: heads that lie close have relatively more "
+        "weight in the same parcels; a gradient of colour is tested in the matrix below.",
         (found.path,),
     )
 
@@ -129,9 +131,9 @@ def _maps(found: HeadComponents, story: GroupStory, naming: Naming) -> list[Pict
                 ),
                 f"Loadings of parcels on {column}",
                 f"Which parcels make {column}",
-                f"Correlation over heads of each parcel's weights with the scores of {column}; "
-                f"{_people(found)}. How to read it: parcels of one colour weigh the same heads; "
-                "sign and size have a meaning only relative to other parcels.",
+                f"Correlation over heads of each parcel's relative weights with the scores of "
+                f"{column}; {_people(found)}. How to read it: parcels of one colour weigh the same "
+                "heads more than other parcels do; there are always parcels of both colours.",
                 (item.path,),
             )
         )
@@ -147,9 +149,9 @@ def _loadings(found: HeadComponents, item: ParcelMap, story: GroupStory, naming:
         figures_specialization.loadings(item.values, item.names, item.columns),
         "Loadings of parcels on components",
         "Which parcels make the components",
-        f"Correlation over heads of each parcel's weights with a component's scores; "
-        f"{_people(found)}. How to read it: parcels of one colour weigh the same heads; with few "
-        "parcels, a component is often one of them.",
+        f"Correlation over heads of each parcel's relative weights with a component's scores; "
+        f"{_people(found)}. How to read it: parcels of one colour weigh the same heads more than "
+        "other parcels do; with few parcels, a component is often one of them.",
         (item.path,),
     )
 
@@ -218,7 +220,7 @@ def _statement(found: HeadComponents) -> Notice:
     halves = ", ".join(number(float(v), 2) for v in found.reliability)
     return Notice(
         f"{n} of {len(found.p)} components are shared by participants (p ≤ 0.05). Correlation of "
-        f"scores between random halves of the participants: {halves}; about 0.1 to 0.2 is what "
-        "chance gives.",
+        f"scores between random halves of the participants: {halves}; about 0.1 to 0.4 is what "
+        "chance gives, more with fewer heads.",
         "note" if n else "warning",
     )

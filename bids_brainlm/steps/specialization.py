@@ -1,7 +1,7 @@
-"""What heads differ in: principal components of their weights over a group's parcels.
+"""What heads differ in: principal components of where in the brain they have more weight.
 
-Heads are placed along a few dimensions by where in the brain they have weight; the dimensions
-are correlated with layer, look-back distance and what heads decode.
+Heads are placed along a few dimensions by the parcels in which they have relatively more weight;
+the dimensions are correlated with layer, look-back distance and what heads decode.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from bids_brainlm.steps import group_files
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
 
 NAME = "specialization"
-VERSION = 1
+VERSION = 2
 N_COMPONENTS = 5
 MOST_PERMUTATIONS = 1000  # of a component: each is an eigendecomposition
+FEWEST_PARTICIPANTS = 6  # fewer have too few patterns of signs for p <= 0.05
 MIN_LAYERS = 4  # fewer cannot be correlated
 LAYER, LOOKBACK = "layer", "lookback"
 ASSOCIATIONS = {
@@ -210,8 +211,13 @@ def _meta(
 ) -> dict[str, object]:
     """Describe the components."""
     first = write.read_json(made_by(job, "group").record)
+    n = len(people.participants)
+    n_signs = min(settings.n_permutations, MOST_PERMUTATIONS)
+    n_signs = 2**n - 1 if n < 20 and 2**n <= n_signs else n_signs
+    few = f"with {n} participants no p of a component can be below {2.0 ** (1 - n):g}"
     return {
-        "Description": "correlation over heads of a parcel's weights with a component's scores",
+        "Description": "correlation over heads of a parcel's relative weights with a component's "
+        "scores",
         "Statistic": "loading",
         "Story": job.unit.story,
         "Space": job.unit.space,
@@ -222,16 +228,19 @@ def _meta(
         "NumberOfHeads": len(people.columns),
         "Participants": people.participants,
         "NumberOfParticipants": len(people.participants),
-        "Input": "L2 norms of each head's weights, standardised over heads in every parcel of "
-        "every participant, averaged over participants, standardised again",
+        "Input": "logarithms of L2 norms of each head's weights, less means of parcels over heads "
+        "and of heads over parcels, scaled to variance 1 in every participant, averaged over "
+        "participants",
         "Components": {
-            "share": "of the variance of the group's standardised profiles",
+            "share": "of the variance of the group's patterns",
             "agreement": "variance that averaging over participants leaves along the component; 1 "
             "in total where they agree in everything",
-            "null_95": "95th percentile of agreement with heads permuted in each participant",
-            "p": "share of such permutations with as much agreement, (k + 1) / (n + 1), not below "
-            "that of an earlier component",
-            "NumberOfPermutations": min(settings.n_permutations, MOST_PERMUTATIONS),
+            "null_95": "95th percentile of agreement with random signs of participants",
+            "p": "share of such signs with as much agreement, (k + 1) / (n + 1), not below that of "
+            "an earlier component",
+            "NumberOfPermutations": n_signs,
+            "Limit": "parcels that differ in how slow they are weigh slow and fast heads "
+            "differently in everybody, whether or not they follow the story",
             "reliability": "correlation of scores between halves of the participants",
         },
         "Associations": ASSOCIATIONS,
@@ -245,6 +254,6 @@ def _meta(
             "NumberOfSignificant": n_significant,
         },
         "Seed": settings.seed,
-        "Warnings": [],
+        "Warnings": [few] if 1 < n < FEWEST_PARTICIPANTS else [],
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }

@@ -200,7 +200,11 @@ def test_correspondence_and_best_heads_of_regions(out):
     labels = np.array(decoding["label"])
     names, heads, scores = _map(out, f"{MODEL}Heads", "mean", atlas="Rois")
     rois, columns, rho = _map(out, f"{MODEL}Correspondence", "rho", atlas="Rois")
-    best = _map(out, f"{MODEL}Correspondence", "besthead", atlas="Rois")[2]
+    best, within, people, both = (
+        _map(out, f"{MODEL}Correspondence", stat, atlas="Rois")[2]
+        for stat in ("besthead", "pwithin", "ppeople", "pboth")
+    )
+    np.testing.assert_allclose(both, np.maximum(within, people))
     assert names == rois
     known = [c for c in columns if np.isfinite(accuracy[labels == c]).all()]
     assert known
@@ -216,8 +220,12 @@ def test_correspondence_and_best_heads_of_regions(out):
 
 def test_components_of_heads_are_those_of_their_norms(out):
     norms = np.stack([_map(out, f"{MODEL}Heads", "norm", p)[2].T for p in small_alice.PARTICIPANTS])
-    mean = stats.zscore(norms, axis=1).mean(axis=0)
-    left, size, _ = np.linalg.svd(stats.zscore(mean, axis=0), full_matrices=False)
+    patterns = np.log(norms)
+    patterns = patterns - patterns.mean(axis=1, keepdims=True)
+    patterns = patterns - patterns.mean(axis=2, keepdims=True)
+    patterns = patterns / patterns.std(axis=(1, 2), keepdims=True)
+    mean = patterns.mean(axis=0)
+    left, size, _ = np.linalg.svd(mean, full_matrices=False)
     table = write.read_tsv(
         out / "group" / f"{PLACE}_desc-{MODEL}Specialization_heads.tsv")
     loadings = _map(out, f"{MODEL}Specialization", "loading")[2]
@@ -229,6 +237,17 @@ def test_components_of_heads_are_those_of_their_norms(out):
     parts = write.read_tsv(out / "group" / f"{PLACE}_desc-{MODEL}Specialization_components.tsv")
     share = [float(v) for v in parts["share"]]
     np.testing.assert_allclose(share, (size**2 / (size**2).sum())[: len(share)], atol=1e-8)
+    agreement = [float(v) for v in parts["agreement"]]
+    np.testing.assert_allclose(agreement, (size**2 / mean.size)[: len(share)], atol=1e-8)
+    signs = np.array(list(itertools.product([1, -1], repeat=len(patterns))))
+    means = np.tensordot(signs, patterns, 1) / len(patterns)
+    every = np.linalg.svd(means, compute_uv=False)[:, 0] ** 2 / mean.size
+    exact = (every >= every[0] * (1 - 1e-9)).mean()
+    assert float(parts["p"][0]) == pytest.approx(exact, abs=1e-9)
+    meta = write.read_json(
+        out / "group" / f"{PLACE}_desc-{MODEL}Specialization_stat-loading_boldmap.json")
+    assert meta["Warnings"] == ["with 3 participants no p of a component can be below 0.25"]
+    assert meta["Components"]["NumberOfPermutations"] == 7
 
 
 def test_look_back_distance_is_a_covariate(out):
@@ -239,7 +258,7 @@ def test_look_back_distance_is_a_covariate(out):
         out / f"task-alice_recording-{MODEL}AttentionLookback_stim.tsv.gz")
     expected = np.nanmean(stored, axis=0)
     np.testing.assert_allclose([float(v) for v in heads["lookback"]], expected, rtol=1e-6)
-    k = [n for n, c in enumerate(table["covariate"]) if c == "lookback"][0]
+    k = next(n for n, c in enumerate(table["covariate"]) if c == "lookback")
     own = [float(v) for v in heads["PC01"]]
     assert float(table["rho"][k]) == pytest.approx(stats.spearmanr(own, expected)[0], abs=1e-7)
 

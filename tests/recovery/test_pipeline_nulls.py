@@ -25,6 +25,7 @@ from bids_brainlm.numerics import (
 )
 from bids_brainlm.numerics import specialization as components
 from bids_brainlm.numerics.multiple import benjamini_hochberg
+from bids_brainlm.numerics.specificity import compare_specificity
 from bids_brainlm.records import TRGrid
 from bids_brainlm.steps import specialization
 
@@ -49,20 +50,23 @@ def noise(story, *seed, n=N_SETS * N_PEOPLE, n_parcels=N_PARCELS):
     return sim.brains(rng, n, story.n_trs, n_parcels)
 
 
-def space_scores(measure):
-    return lambda scores: getattr(layers.profile(scores), measure)
+def compared(first, second, measure, rng):
+    """Return p of a measure of layers in two spaces."""
+    if measure == "specificity":
+        return compare_specificity(first, second, n_permutations=499, rng=rng).p
+    return layers.compare_spaces(
+        first, second, lambda scores: layers.profile(scores).preferred, n_permutations=499, rng=rng
+    ).p
 
 
 @pytest.fixture(scope="module")
 def chain():
     """240 groups whose brains follow nothing; twelve groups hear the same story."""
-    found = {"r": [], "norms": [], "embeddings": [], "transformations": [], "partial": []}
+    found = {"r": [], "embeddings": [], "transformations": [], "partial": []}
     for seed in range(N_STORIES):
         story = sim.story(seed)
         targets = noise(story, seed)
-        heads = story.headwise(targets)
-        found["r"].append(by_set(heads.r))
-        found["norms"].append(by_set(heads.norms))
+        found["r"].append(by_set(story.headwise(targets).r))
         for name, space in (("embeddings", story.embeddings), ("transformations", story.heads)):
             found[name].append(by_set(story.z_of_layers(space, targets)))
         found["partial"].append(by_set(both_partials(story, targets)))
@@ -219,12 +223,7 @@ def exchangeable():
 @pytest.mark.parametrize("measure", ["specificity", "preferred"])
 def test_layers_of_like_spaces(exchangeable, measure):
     rng = np.random.default_rng(85)
-    p = [
-        layers.compare_spaces(
-            one[:, 0], one[:, 1], space_scores(measure), n_permutations=499, rng=rng
-        ).p
-        for one in exchangeable
-    ]
+    p = [compared(one[:, 0], one[:, 1], measure, rng) for one in exchangeable]
     assert sim.keeps_level(p)
 
 
@@ -232,19 +231,16 @@ def compared_layers(chain, measure):
     """Compare layers of embeddings and transformations where brains follow nothing."""
     rng = np.random.default_rng(86)
     pairs = zip(chain.embeddings, chain.transformations, strict=True)
-    return [
-        layers.compare_spaces(*pair, space_scores(measure), n_permutations=499, rng=rng).p
-        for pair in pairs
-    ]
+    return [compared(*pair, measure, rng) for pair in pairs]
 
 
 def test_preferred_layers_of_brains_that_follow_nothing(chain):
     assert sim.keeps_level(compared_layers(chain, "preferred"))
 
 
-@pytest.mark.xfail(reason="the L2 norm of noise is larger where layers are less alike")
 def test_specificity_of_brains_that_follow_nothing(chain):
-    assert sim.keeps_level(compared_layers(chain, "specificity"))
+    """The larger of two p values: at or below its level. A biased norm gave 73 %."""
+    assert sim.rate(compared_layers(chain, "specificity")) < 0.088
 
 
 # Partial correlation
@@ -312,19 +308,50 @@ def test_components_of_people_who_share_no_story():
     assert sim.keeps_level(p)
 
 
-def first_components(chain):
+N_WIDE = 6  # parcels of groups whose components are tested
+SPEEDS = np.linspace(0.1, 0.8, N_WIDE)  # lag-1 autocorrelation of parcels that are not alike
+
+
+def norms_of_noise(story, *seed, n_sets, speeds=None):
+    """Norms of groups whose brains follow nothing, (n_sets, n_people, n_heads, n_parcels)."""
+    n = n_sets * N_PEOPLE
+    if speeds is None:
+        targets = noise(story, *seed, n=n, n_parcels=N_WIDE)
+    else:
+        rng = np.random.default_rng([81, *seed])
+        own = np.stack([sim.ar1(rng, story.n_trs, n, speed) for speed in speeds], axis=2)
+        own = own + 0.7 * sim.ar1(rng, story.n_trs, n, 0.4)[:, :, None]
+        targets = own.reshape(story.n_trs, -1) / np.sqrt(1.49)
+    return by_set(story.headwise(targets).norms, n_parcels=N_WIDE).swapaxes(2, 3)
+
+
+def first_components(norms):
+    """Return p of the first component of groups; of 10 people, all patterns of signs."""
     rng = np.random.default_rng(90)
     return [
-        components.specialize(
-            one.transpose(0, 2, 1), n_permutations=59, rng=rng, n_components=1, n_splits=1
-        ).p[0]
-        for one in chain.norms
+        components.specialize(one, n_permutations=1024, rng=rng, n_components=1, n_splits=1).p[0]
+        for one in norms
     ]
 
 
-@pytest.mark.xfail(reason="norms of weights depend on how heads change, in noise too")
-def test_components_of_brains_that_follow_nothing(chain):
-    assert sim.keeps_level(first_components(chain))
+def components_of_stories(speeds=None):
+    return np.concatenate([
+        first_components(norms_of_noise(sim.story(seed), seed, 8, n_sets=N_SETS, speeds=speeds))
+        for seed in range(N_STORIES)
+    ])  # fmt: skip
+
+
+def test_components_of_brains_that_follow_nothing():
+    """240 groups; all parcels are as slow."""
+    assert sim.keeps_level(components_of_stories())
+
+
+def test_components_tell_slow_from_fast_parcels():
+    """240 groups; slow heads weigh more in slow parcels, without any link with the story.
+
+    A limit that docs/explanation/heads.md names.
+    """
+    assert 0.1 < sim.rate(components_of_stories(SPEEDS)) < 0.4
 
 
 def test_associations_of_components():
@@ -410,10 +437,8 @@ def real_chain(real):
     """200 groups of 10 people whose brains follow nothing; the story and its heads are real."""
     story = real[0]
     targets = noise(story, 93, n=2000)
-    found = story.headwise(targets)
     return SimpleNamespace(
-        r=by_set(found.r),
-        norms=by_set(found.norms),
+        r=by_set(story.headwise(targets).r),
         embeddings=by_set(story.z_of_layers(story.embeddings, targets)),
         transformations=by_set(story.z_of_layers(story.heads, targets)),
     )
@@ -469,12 +494,37 @@ def test_real_preferred_layers(real_chain):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the L2 norm of noise is larger where layers are less alike")
 def test_real_specificity(real_chain):
-    assert sim.keeps_level(compared_layers(real_chain, "specificity"))
+    """A biased norm gave 95 %."""
+    assert sim.rate(compared_layers(real_chain, "specificity")) < 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="norms of weights depend on how heads change, in noise too")
-def test_real_components(real_chain):
-    assert sim.keeps_level(first_components(real_chain))
+def test_real_components(real):
+    """200 groups; all parcels are as slow."""
+    norms = [norms_of_noise(real[0], 95, k, n_sets=20) for k in range(10)]
+    assert sim.keeps_level(first_components(np.concatenate(norms)))
+
+
+@pytest.mark.slow
+def test_real_components_tell_slow_from_fast_parcels(real):
+    """20 groups; slow real heads weigh more in slow parcels: every group agrees."""
+    norms = norms_of_noise(real[0], 96, n_sets=20, speeds=SPEEDS)
+    assert sim.rate(first_components(norms)) > 0.9
+
+
+@pytest.mark.slow
+def test_real_components_are_not_linked_to_layer(real):
+    """200 groups whose brains follow nothing; scores of all five components, over layers."""
+    story = real[0]
+    p = []
+    for k in range(10):
+        for one in norms_of_noise(story, 97, k, n_sets=20):
+            rng = np.random.default_rng([98, k])
+            found = components.specialize(one, n_permutations=1, rng=rng, n_splits=1)
+            linked = specialization._associate(
+                story.layers[:, None].astype(float), found.scores, story.layers,
+                specialization.Params(199, k),
+            )  # fmt: skip
+            p.append(linked.p[0])
+    assert sim.keeps_level(sim.one_each(p))

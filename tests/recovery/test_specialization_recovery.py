@@ -19,32 +19,62 @@ def _own(rng, n_participants, alike=0.0):
     return noise + alike * rng.standard_normal((n_participants, N_HEADS, 1))
 
 
+def _weights(rng):
+    """Overall weights of heads and of parcels, the same in everybody, as features make them."""
+    return 2.0 * rng.standard_normal((N_HEADS, 1)) + 2.0 * rng.standard_normal(N_PARCELS)
+
+
 def _within(p):
     low, high = binom.ppf([0.005, 0.995], p.size, 0.05)
     return low <= (p <= 0.05).sum() <= high
 
 
-@pytest.mark.parametrize(("n_participants", "alike"), [(18, 0.0), (5, 0.0), (12, 8.0)])
-def test_p_is_honest_where_participants_share_nothing(n_participants, alike):
-    """200 null data sets, norms above 0; with ``alike`` nearly one profile for all parcels."""
+@pytest.mark.parametrize(("n_participants", "alike"), [(18, 0.0), (6, 0.0), (12, 8.0)])
+def test_p_is_honest_where_participants_share_no_pattern(n_participants, alike):
+    """200 null data sets; everybody shares how much weight heads and parcels have as a whole."""
     found = []
     for seed in range(200):
         rng = np.random.default_rng([41, seed, n_participants])
-        norms = np.exp(0.5 * _own(rng, n_participants, alike) / np.sqrt(1 + alike**2))
-        found.append(specialize(norms, n_permutations=59, rng=rng, n_components=1, n_splits=1).p[0])
-    found = np.array(found)
-    assert _within(found)
+        norms = np.exp(_weights(rng) + 0.5 * _own(rng, n_participants, alike))
+        found.append(specialize(norms, n_permutations=119, rng=rng, n_components=1, n_splits=1).p)
+    found = np.concatenate(found)
+    if n_participants == 6:  # all 32 different patterns of signs: 1 of them is below .05
+        low, high = binom.ppf([0.005, 0.995], 200, 1 / 32)
+        assert low <= (found <= 0.05).sum() <= high
+        found = found - rng.uniform(0, 1 / 32, 200)
+    else:
+        assert _within(found)
     assert kstest(found, "uniform").pvalue > 0.005
+
+
+@pytest.mark.parametrize("unequal", ["noise", "skewed"])
+def test_p_is_honest_where_patterns_are_not_symmetric_or_alike(unequal):
+    """200 null data sets; participants differ in how noisy they are, or errors are skewed."""
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng([42, seed])
+        own = _own(rng, 10)
+        own = own * rng.uniform(0.1, 3.0, (10, 1, 1)) if unequal == "noise" else np.exp(own)
+        norms = np.exp(_weights(rng) + 0.3 * own)
+        found.append(specialize(norms, n_permutations=119, rng=rng, n_components=1, n_splits=1).p)
+    assert _within(np.concatenate(found))
+
+
+def _patterns(rng):
+    """Two dimensions of heads and where in the brain they matter; both balance and are apart."""
+    drawn = rng.standard_normal((N_HEADS, 2))
+    truth = np.linalg.qr(drawn - drawn.mean(axis=0))[0] * np.sqrt(N_HEADS)
+    waves = np.column_stack([np.cos(PLACE / 3), np.sin(PLACE / 4)])
+    maps = np.linalg.qr(waves - waves.mean(axis=0))[0].T * np.sqrt(N_PARCELS)
+    return truth, maps * np.array([[0.8], [0.6]])
 
 
 @pytest.fixture(scope="module")
 def planted():
     """Two shared dimensions with maps of their own, in 18 participants with noise of their own."""
     rng = np.random.default_rng(43)
-    truth = np.linalg.qr(rng.standard_normal((N_HEADS, 2)))[0] * np.sqrt(N_HEADS)
-    maps = np.array([1.0 + 0.3 * np.cos(PLACE / 3), 0.7 * np.sin(PLACE / 4)])
-    shared = (truth - truth.mean(axis=0)) @ maps
-    norms = 10.0 + shared + 1.5 * _own(rng, 18)
+    truth, maps = _patterns(rng)
+    norms = np.exp(_weights(rng) + 0.3 * (truth @ maps + 1.5 * _own(rng, 18)))
     return truth, maps, specialize(norms, n_permutations=199, rng=rng, n_components=5)
 
 
@@ -52,13 +82,29 @@ def test_planted_dimensions_are_found(planted):
     truth, maps, found = planted
     for k in range(2):
         assert abs(np.corrcoef(found.scores[:, k], truth[:, k])[0, 1]) > 0.95
-    assert abs(np.corrcoef(found.loadings[1], maps[1])[0, 1]) > 0.9
-    assert (found.loadings[0] > 0.5).all()  # its map is nearly flat
+        assert abs(np.corrcoef(found.loadings[k], maps[k])[0, 1]) > 0.9
     assert (found.p[:2] == 1 / 200).all()
     assert (found.p[2:] > 0.05).all()
     assert (found.reliability[:2] > 0.85).all()
     assert (found.reliability[2:] < 0.5).all()
     assert (found.agreement[:2] > found.null_95[:2]).all()
+
+
+def test_weak_dimensions_are_found():
+    """40 groups of 10 in which 5 % of the variance of patterns is shared."""
+    p, r = [], []
+    for seed in range(40):
+        rng = np.random.default_rng([47, seed])
+        truth, maps = _patterns(rng)
+        shared, own = np.outer(truth[:, 0], maps[0]), _own(rng, 10)
+        own -= own.mean(axis=2, keepdims=True)
+        shared *= np.sqrt(0.05) * own.std() / shared.std()
+        norms = np.exp(_weights(rng) + 0.2 * (shared + own))
+        found = specialize(norms, n_permutations=199, rng=rng, n_components=1, n_splits=1)
+        p.append(found.p[0])
+        r.append(abs(np.corrcoef(found.scores[:, 0], truth[:, 0])[0, 1]))
+    assert (np.array(p) <= 0.05).mean() > 0.8
+    assert np.mean(r) > 0.8
 
 
 def test_a_shared_dimension_makes_no_second_one():
@@ -69,9 +115,8 @@ def test_a_shared_dimension_makes_no_second_one():
         own = 0.3 * _own(rng, 12)
         own += 2.0 * rng.standard_normal((12, N_HEADS, 1)) * np.sin(PLACE / 9.0)
         shared = 3.0 * np.outer(rng.standard_normal(N_HEADS), np.cos(PLACE / 5.0))
-        p = specialize(
-            20.0 + shared + own, n_permutations=39, rng=rng, n_components=2, n_splits=1
-        ).p
+        norms = np.exp(0.1 * (_weights(rng) + shared + own))
+        p = specialize(norms, n_permutations=119, rng=rng, n_components=2, n_splits=1).p
         first.append(p[0])
         second.append(p[1])
     assert (np.array(first) <= 0.05).all()

@@ -1,8 +1,9 @@
 """Principal components of heads: by hand and by scikit-learn, degenerate parcels, messages."""
 
+import itertools
+
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn.decomposition import PCA
 
 from bids_brainlm.errors import NumericalError
@@ -10,7 +11,7 @@ from bids_brainlm.numerics.specialization import specialize
 
 
 def _specialize(norms, seed=0, **changes):
-    settings = {"n_permutations": 49, "n_splits": 10, "n_components": 3}
+    settings = {"n_permutations": 64, "n_splits": 10, "n_components": 3}
     return specialize(norms, rng=np.random.default_rng(seed), **(settings | changes))
 
 
@@ -21,9 +22,19 @@ def norms(rng):
     return np.exp(0.4 * (shared + rng.standard_normal((6, 20, 15))))
 
 
+def _pattern(one):
+    """What a model of one term a head and one a parcel leaves of logarithms, of variance 1."""
+    n_heads, n_parcels = one.shape
+    design = np.zeros((one.size, n_heads + n_parcels))
+    for row, (head, parcel) in enumerate(np.ndindex(one.shape)):
+        design[row, [head, n_heads + parcel]] = 1.0
+    values = np.log(one).ravel()
+    left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return left.reshape(one.shape) / left.std()
+
+
 def _group(norms):
-    """Mean over participants of z-scores over heads, z-scored again."""
-    return stats.zscore(stats.zscore(norms, axis=1).mean(axis=0), axis=0)
+    return np.mean([_pattern(one) for one in norms], axis=0)
 
 
 def test_equals_scikit_learn(norms):
@@ -31,81 +42,99 @@ def test_equals_scikit_learn(norms):
     peer = PCA(3, svd_solver="full").fit(_group(norms))
     np.testing.assert_allclose(found.share, peer.explained_variance_ratio_)
     np.testing.assert_allclose(np.abs(found.scores), np.abs(peer.transform(_group(norms))))
-    # A loading is the eigenvector times the root of its eigenvalue (divisor n_heads).
-    scaled = peer.components_ * np.sqrt(peer.explained_variance_ * 19 / 20)[:, None]
-    np.testing.assert_allclose(np.abs(found.loadings), np.abs(scaled))
+    # Divisors of variances: n_heads - 1 there, n_heads here; of agreement, parcels too.
+    np.testing.assert_allclose(found.agreement, peer.explained_variance_ * 19 / 20 / 15)
+    np.testing.assert_allclose((found.scores**2).mean(axis=0), found.agreement * 15)
 
 
 def test_loadings_are_correlations_with_each_parcel(norms):
     found = _specialize(norms)
     group = _group(norms)
     for k, parcel in np.ndindex(3, 15):
-        r = stats.pearsonr(group[:, parcel], found.scores[:, k]).statistic
+        r = np.corrcoef(group[:, parcel], found.scores[:, k])[0, 1]
         assert found.loadings[k, parcel] == pytest.approx(r)
     assert (found.loadings.sum(axis=1) >= 0).all()
-    np.testing.assert_allclose((found.loadings**2).mean(axis=1), found.share)
     np.testing.assert_allclose(found.scores.mean(axis=0), 0, atol=1e-12)
 
 
 def test_all_components_hold_all_variance(norms):
     found = _specialize(norms, n_components=100, n_permutations=1, n_splits=1)
-    assert found.scores.shape == (20, 15)
+    assert found.scores.shape == (20, 14)  # the mean over parcels is taken out
     assert found.share.sum() == pytest.approx(1.0)
-    size = np.sqrt((found.scores**2).mean(axis=0))
-    np.testing.assert_allclose(found.scores / size @ found.loadings, _group(norms), atol=1e-10)
+    assert found.agreement.sum() == pytest.approx(_group(norms).var())
+    np.testing.assert_allclose((found.loadings**2).sum(axis=0), 1.0)
     few = _specialize(norms[:, :5], n_components=100, n_permutations=1, n_splits=1)
     assert few.scores.shape == (5, 4)
 
 
-def test_agreement_is_variance_of_the_mean_along_the_component(norms):
-    found = _specialize(norms)
-    mean = stats.zscore(norms, axis=1).mean(axis=0)
-    for k in range(3):
-        fits = [stats.pearsonr(mean[:, v], found.scores[:, k]).statistic ** 2 for v in range(15)]
-        expected = np.mean(fits * mean.var(axis=0))
-        assert found.agreement[k] == pytest.approx(expected)
+def _top(mean):
+    return np.linalg.svd(mean, compute_uv=False)[0] ** 2 / mean.size
 
 
-def test_p_of_the_first_component_equals_a_plain_loop(norms):
-    """The same pipeline on heads permuted in each participant, by numpy's own functions."""
-    noisy = norms * np.exp(1.5 * np.random.default_rng(1).standard_normal(norms.shape))
-    found = _specialize(noisy, n_components=1, n_permutations=999)
+def test_p_of_the_first_component_equals_all_patterns_of_signs(norms):
+    noisy = norms**0.3 * np.exp(np.random.default_rng(1).standard_normal(norms.shape))
+    found = _specialize(noisy, n_components=1)
+    patterns = np.stack([_pattern(one) for one in noisy])
+    every = [
+        _top(np.tensordot(signs, patterns, 1) / 6) for signs in itertools.product([1, -1], repeat=6)
+    ]
+    assert found.agreement[0] == pytest.approx(every[0])
+    expected = np.mean(np.array(every) >= every[0] * (1 - 1e-9))
+    assert 1 / 32 < expected < 1
+    assert found.p[0] == pytest.approx(expected)
+    assert found.null_95[0] == pytest.approx(np.quantile(every[1:], 0.95))
+    drawn = _specialize(noisy, n_components=1, n_permutations=63)
+    assert drawn.p[0] == pytest.approx(expected, abs=0.2)
 
-    def agreement(values):
-        mean = stats.zscore(values, axis=1).mean(axis=0)
-        left = np.linalg.svd(stats.zscore(mean, axis=0))[0][:, 0]
-        return ((left @ mean) ** 2).sum() / mean.size
 
-    rng = np.random.default_rng(5)
-    assert found.agreement[0] == pytest.approx(agreement(noisy))
-    null = np.array(
-        [agreement(np.stack([one[rng.permutation(20)] for one in noisy])) for _ in range(999)]
-    )
-    expected = (1 + (null >= found.agreement[0]).sum()) / 1000
-    assert found.p[0] == pytest.approx(expected, abs=0.05)
-    assert found.null_95[0] == pytest.approx(np.quantile(null, 0.95), rel=0.05)
+def test_p_of_a_later_component_is_that_of_what_is_left(norms):
+    found = _specialize(norms, n_components=2)
+    patterns = np.stack([_pattern(one) for one in norms])
+    u, _, v = np.linalg.svd(patterns.mean(axis=0))
+    heads, parcels = (np.eye(len(a)) - np.outer(a, a) for a in (u[:, 0], v[0]))
+    left = heads @ patterns @ parcels
+    every = [
+        _top(np.tensordot(signs, left, 1) / 6) for signs in itertools.product([1, -1], repeat=6)
+    ]
+    assert found.agreement[1] == pytest.approx(every[0])
+    own = np.mean(np.array(every) >= every[0] * (1 - 1e-9))
+    assert found.p[1] == pytest.approx(max(own, found.p[0]))
+    assert found.null_95[1] == pytest.approx(np.quantile(every[1:], 0.95))
 
 
 def test_participants_who_agree_in_everything(rng):
     """All dimensions are shared; the shares alone would not tell."""
-    one = rng.random((20, 15))
-    found = _specialize(np.stack([one * k + k for k in (1.0, 2.0, 5.0, 0.1)]), n_components=4)
+    one = rng.random((20, 15)) + 0.1
+    found = _specialize(np.stack([one * k for k in (1.0, 2.0, 5.0, 0.1, 3.0, 7.0)]))
     np.testing.assert_allclose(found.agreement, found.share)
-    np.testing.assert_allclose(found.p, 1 / 50)
+    np.testing.assert_allclose(found.p, 1 / 32)
     np.testing.assert_allclose(found.reliability, 1.0)
     assert (found.null_95 < found.agreement).all()
 
 
-def test_scale_of_participants_and_parcels_does_not_matter(norms, rng):
-    scale, shift = rng.uniform(0.1, 10, (2, 6, 1, 15))
-    first, second = _specialize(norms), _specialize(norms * scale + shift)
+def test_components_without_variance_are_nothing(rng):
+    """All share one dimension exactly."""
+    pattern = np.outer(rng.standard_normal(8), rng.standard_normal(5))
+    found = _specialize(np.exp(np.stack([pattern * k for k in (0.3, 1.0, 0.7, 2.0, 1.5, 0.2)])))
+    assert found.share[0] == pytest.approx(1.0)
+    np.testing.assert_array_equal(found.agreement[1:], 0.0)
+    np.testing.assert_array_equal(found.p, [1 / 32, 1.0, 1.0])
+    assert np.isnan(found.loadings[1:]).all()
+
+
+def test_weights_of_heads_and_parcels_as_a_whole_do_not_matter(norms, rng):
+    """Each participant has sizes of their own of heads and of parcels, and a noise level."""
+    heads, parcels = rng.uniform(0.1, 10, (6, 20, 1)), rng.uniform(0.1, 10, (6, 1, 15))
+    power = rng.uniform(0.5, 2, (6, 1, 1))
+    first, second = _specialize(norms), _specialize(heads * parcels * norms**power)
     for name in ("scores", "loadings", "share", "agreement", "p", "reliability"):
         np.testing.assert_allclose(getattr(first, name), getattr(second, name), atol=1e-9)
 
 
 def test_p_never_falls(norms):
     for seed in range(5):
-        assert (np.diff(_specialize(norms, seed, n_components=6).p) >= 0).all()
+        found = _specialize(norms, seed, n_components=6, n_permutations=30)
+        assert (np.diff(found.p) >= 0).all()
 
 
 def test_parcels_that_are_not_known(norms):
@@ -113,15 +142,37 @@ def test_parcels_that_are_not_known(norms):
     norms[:, :, 1] = 2.5  # constant
     norms[:4, 7, 2] = np.nan  # in 4 of 6
     norms[:3, 7, 5] = np.nan  # in 3 of 6
+    norms[:, :, 6] = 0.0  # no weight at all
     found = _specialize(norms)
-    assert found.n_participants.tolist() == [0, 0, 2, 6, 6, 3] + [6] * 9
-    assert np.isnan(found.loadings).tolist() == [[True] * 3 + [False] * 12] * 3
+    assert found.n_participants.tolist() == [0, 0, 2, 6, 6, 3, 0] + [6] * 8
+    left_out = np.array([True] * 3 + [False] * 3 + [True] + [False] * 8)
+    assert (np.isnan(found.loadings) == left_out).all()
     assert np.isfinite(found.scores).all()
     assert not np.isnan(found.p).any()
-    z = stats.zscore(norms[:, :, 3:], axis=1)
-    z[:3, :, 2] = np.nan
-    mean = stats.zscore(np.nanmean(z, axis=0), axis=0)
+    total = np.zeros((20, 15))
+    for person, one in enumerate(norms):
+        known = ~left_out & ((np.arange(15) != 5) | (person >= 3))
+        total[:, known] += _pattern(one[:, known])
+    mean = (total / np.where(np.arange(15) == 5, 3, 6))[:, ~left_out]
+    mean -= mean.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(found.share, PCA(3).fit(mean).explained_variance_ratio_)
+
+
+def test_participants_with_too_few_parcels_do_not_count(norms):
+    norms[0, 0, 2:] = np.nan  # two parcels are left
+    found, without = _specialize(norms), _specialize(norms[1:])
+    assert found.n_participants.tolist() == [5] * 15
+    np.testing.assert_allclose(found.scores, without.scores)
+
+
+def test_a_head_without_weight_has_no_pattern(norms):
+    norms[:, 3] = 0.0
+    found = _specialize(norms)
+    np.testing.assert_allclose(found.scores[3], 0, atol=1e-12)
+    others = _specialize(np.delete(norms, 3, axis=1))
+    np.testing.assert_allclose(np.delete(found.scores, 3, axis=0), others.scores * np.sqrt(20 / 19))
+    norms[0, 5, 2] = 0.0  # not nothing, but not without bounds either
+    assert np.isfinite(_specialize(norms).scores).all()
 
 
 def test_one_participant_has_no_null(norms):
@@ -134,13 +185,15 @@ def test_one_participant_has_no_null(norms):
 
 def test_two_participants_and_missing_halves(norms):
     pair = norms[:2].copy()
-    assert np.isfinite(_specialize(pair).reliability).all()
-    pair[0, 0, :13] = np.nan
-    assert np.isnan(_specialize(pair).reliability).all()  # 2 parcels in both, 3 components
+    found = _specialize(pair)
+    assert np.isfinite(found.reliability).all()
+    assert (found.p >= 0.5).all()
+    pair[0, 0, :12] = np.nan
+    assert np.isnan(_specialize(pair).reliability).all()  # 3 parcels in both, 3 components
 
 
 def test_same_seed_same_bits(norms):
-    first, second = _specialize(norms, 3), _specialize(norms, 3)
+    first, second = (_specialize(norms, 3, n_permutations=30) for _ in range(2))
     for name in ("scores", "p", "null_95", "reliability"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
@@ -152,7 +205,14 @@ def test_messages(norms):
         _specialize(norms[0])
     with pytest.raises(NumericalError, match="finite"):
         _specialize(np.where(norms > norms.max() - 1e-9, np.inf, norms))
-    with pytest.raises(NumericalError, match="None of 15 parcels"):
+    with pytest.raises(NumericalError, match="norm of -"):
+        _specialize(norms - norms.max())
+    with pytest.raises(NumericalError, match="0 of 15 parcels"):
         _specialize(np.ones_like(norms))
+    with pytest.raises(NumericalError, match="2 parcels, expected at least 3") as caught:
+        _specialize(norms[:, :, :2])
+    assert "--atlas" in caught.value.hint
+    with pytest.raises(NumericalError, match="same relative norms"):
+        _specialize(np.repeat(norms[:, :, :1], 4, axis=2))
     with pytest.raises(NumericalError, match="0 permutations"):
         _specialize(norms, n_permutations=0)
