@@ -398,7 +398,8 @@ def api_pages() -> dict[str, str]:
     dict of str to str
         File name below the target to text.
     """
-    modules = ["bids_brainlm.api", "bids_brainlm.errors"]
+    modules = [f"bids_brainlm.{m}" for m in ("api", "api_maps", "api_tables", "api_run", "figures")]
+    modules += ["bids_brainlm.errors"]
     modules += [
         f"bids_brainlm.numerics.{path.stem}"
         for path in sorted((PACKAGE / "numerics").glob("*.py"))

@@ -67,20 +67,19 @@ def slices(
         PNG.
     """
     import nibabel
-    from matplotlib.figure import Figure
 
     volume = paint(labels, index, values)
     with style.drawing(), _quiet():
         from nilearn import plotting
 
         image = nibabel.Nifti1Image(volume, labels.affine)
-        fig = Figure(figsize=(style.WIDTH, 1.75))
+        fig, limit = style.canvas(1.75), style.scale_end(limit)
         display = plotting.plot_stat_map(
             image,
             display_mode="z",
             cut_coords=[-24, -8, 8, 24, 40, 56],
             figure=fig,
-            cmap="RdBu_r",
+            cmap=style.colours("RdBu_r"),
             vmax=limit,
             symmetric_cbar=True,
             threshold=1e-9,
@@ -106,19 +105,18 @@ def glass(
         PNG.
     """
     import nibabel
-    from matplotlib.figure import Figure
 
     volume = paint(labels, index, values)
     with style.drawing(), _quiet():
         from nilearn import plotting
 
         image = nibabel.Nifti1Image(volume, labels.affine)
-        fig = Figure(figsize=(style.WIDTH, 2.0))
+        fig, limit = style.canvas(2.0), style.scale_end(limit)
         display = plotting.plot_glass_brain(
             image,
             display_mode="lyrz",
             figure=fig,
-            cmap="RdBu_r",
+            cmap=style.colours("RdBu_r"),
             vmax=limit,
             vmin=-limit,
             symmetric_cbar=True,
@@ -148,10 +146,13 @@ def stack(pictures: list[bytes]) -> bytes:
     Returns
     -------
     bytes
-        PNG.
+        PNG; empty where all parts are empty (figures that are remade).
     """
     from PIL import Image
 
+    pictures = [p for p in pictures if p]
+    if not pictures:
+        return b""
     parts = [Image.open(io.BytesIO(p)).convert("RGB") for p in pictures]
     width = max(p.width for p in parts)
     whole = Image.new("RGB", (width, sum(p.height for p in parts)), "white")

@@ -166,7 +166,8 @@ def layer_colours() -> object:
     """Return colours from early to late layers that stay dark enough on white paper."""
     import matplotlib as mpl
 
-    return mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.93, 256)))
+    found = mpl.colormaps[style.colours("viridis")]
+    return mpl.colors.ListedColormap(found(np.linspace(0, 0.93, 256)))
 
 
 def _scatter(axes: Axes, one: Example, layers: np.ndarray) -> object:

@@ -79,7 +79,7 @@ def alphas(tried: Sequence[float], chosen: Mapping[str, Sequence[int]]) -> bytes
             np.arange(shares.shape[1] + 1) - 0.5,
             np.arange(len(tried) + 1) - 0.5,
             shares,
-            cmap="Blues",
+            cmap=style.colours("Blues"),
             vmin=0,
             vmax=max(shares.max(), 1),
             edgecolors="white",
@@ -218,12 +218,12 @@ def heads(means: np.ndarray, *, first_layer: int = 1, label: str = "mean r") -> 
     with style.drawing():
         fig = style.figure(0.9 + 0.25 * means.shape[0])
         axes = fig.subplots()
-        limit = float(np.nanmax(np.abs(means), initial=1e-6))
+        limit = style.scale_end(float(np.nanmax(np.abs(means), initial=1e-6)))
         mesh = axes.pcolormesh(
             np.arange(means.shape[1] + 1) + 0.5,
             np.arange(means.shape[0] + 1) + first_layer - 0.5,
             means,
-            cmap="RdBu_r",
+            cmap=style.colours("RdBu_r"),
             vmin=-limit,
             vmax=limit,
             edgecolors="white",

@@ -35,8 +35,9 @@ def decoding(values: np.ndarray, labels: Sequence[str], layers: Sequence[int]) -
         fig = style.figure(1.0 + 0.19 * len(labels))
         axes = fig.subplots()
         top = max(float(np.nanmax(values)), CHANCE + 0.05)
+        cmap = style.colours("viridis")
         shown = axes.imshow(
-            values.T, cmap="viridis", vmin=CHANCE, vmax=top, aspect="auto", interpolation="none"
+            values.T, cmap=cmap, vmin=CHANCE, vmax=top, aspect="auto", interpolation="none"
         )
         axes.set_yticks(range(len(labels)), labels, fontsize=7.5)
         _layer_axis(axes, layers)
@@ -83,9 +84,10 @@ def correspondence(
         fig = style.figure(1.4 + 0.19 * len(labels))
         axes = np.atleast_1d(fig.subplots(1, len(panels), sharey=True))
         limit = max(float(np.nanmax(np.abs(rho))) for _, rho, _ in panels)
+        limit, cmap = style.scale_end(limit), style.colours("RdBu_r")
         for axis, (title, rho, q) in zip(axes, panels, strict=True):
             shown = axis.imshow(
-                rho.T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="none"
+                rho.T, cmap=cmap, vmin=-limit, vmax=limit, aspect="auto", interpolation="none"
             )
             column, row = np.nonzero(q <= 0.05)
             axis.plot(column, row, ".", color=style.INK, markersize=4)

@@ -40,7 +40,7 @@ def symmetric_limit(values: np.ndarray) -> float:
     """Return the largest finite size of the values; 1 where there is none or all are 0."""
     sizes = np.abs(values[np.isfinite(values)])
     top = float(sizes.max(initial=0.0))
-    return top if top > 0 else 1.0
+    return style.scale_end(top if top > 0 else 1.0)
 
 
 def heat_figure(
@@ -116,7 +116,7 @@ def draw_heat(
     axes.patch.set(hatch="/////", edgecolor=_HATCH, facecolor="white", linewidth=0)
     shown = axes.imshow(
         np.ma.masked_invalid(values),
-        cmap=cmap,
+        cmap=style.colours(cmap),
         vmin=scale[0],
         vmax=scale[1],
         aspect="auto",

@@ -33,8 +33,9 @@ def similarity(matrix: np.ndarray, layers: Sequence[int]) -> bytes:
     with style.drawing():
         fig = style.figure(4.4, 5.6)
         axes = fig.subplots()
-        limit = max(float(np.nanmax(np.abs(matrix))), 0.1)
-        shown = axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, origin="lower")
+        limit = style.scale_end(max(float(np.nanmax(np.abs(matrix))), 0.1))
+        cmap = style.colours("RdBu_r")
+        shown = axes.imshow(matrix, cmap=cmap, vmin=-limit, vmax=limit, origin="lower")
         ticks = np.arange(0, len(layers), -(-len(layers) // 13))
         axes.set_xticks(ticks, [str(layers[k]) for k in ticks])
         axes.set_yticks(ticks, [str(layers[k]) for k in ticks])
@@ -79,7 +80,7 @@ def autocorrelation(curves: Mapping[str, np.ndarray], layers: Mapping[str, Seque
         panels = np.atleast_1d(fig.subplots(1, len(curves), sharey=True))
         numbers = sorted({n for several in layers.values() for n in several})
         norm = mpl.colors.Normalize(min(numbers), max(max(numbers), min(numbers) + 1))
-        mapper = mpl.cm.ScalarMappable(norm, COLOURS)
+        mapper = mpl.cm.ScalarMappable(norm, style.colours(COLOURS))
         for axes, (space, values) in zip(panels, curves.items(), strict=True):
             _curves(axes, values, layers[space], mapper)
             axes.set_title(space)

@@ -151,6 +151,7 @@ def surface(
     import matplotlib as mpl
 
     with style.drawing():
+        limit, cmap = style.scale_end(limit), style.colours(cmap)
         scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-limit, limit), mpl.colormaps[cmap])
         colours = _with_gaps(scale.to_rgba(np.nan_to_num(values)), np.isfinite(values))
         fig, panels = _panels(0.55)
@@ -193,6 +194,7 @@ def preferred(
     numbers = list(layers)
     edges = np.arange(len(numbers) + 1) - 0.5
     with style.drawing():
+        cmap = style.colours(cmap)
         steps = mpl.colors.ListedColormap(mpl.colormaps[cmap](np.linspace(0, 1, len(numbers))))
         scale = mpl.cm.ScalarMappable(mpl.colors.BoundaryNorm(edges, len(numbers)), steps)
         known = np.isfinite(values)
@@ -263,13 +265,12 @@ def _with_gaps(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _panels(below: float) -> tuple[Figure, list[Axes]]:
     """Return a figure with four panels in a row and room (inches) under them."""
-    from matplotlib.figure import Figure
-
-    height = 1.72 + below
-    fig = Figure(figsize=(style.WIDTH, height))
+    fig = style.canvas(1.72 + below)
+    height = fig.get_figheight()
+    room = 1.5 + (height - (1.72 + below))
     panels = []
     for place, name in enumerate(("left lateral", "left medial", "right medial", "right lateral")):
-        axes = fig.add_axes((place / 4 + 0.004, below / height, 0.242, 1.5 / height))
+        axes = fig.add_axes((place / 4 + 0.004, below / height, 0.242, room / height))
         axes.set_axis_off()
         axes.set_aspect("equal")
         fig.text(place / 4 + 0.125, 1 - 0.16 / height, name, ha="center", fontsize=8.5)

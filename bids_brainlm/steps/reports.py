@@ -5,7 +5,7 @@ The functions return what is to be written, by relative path; the caller writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +79,14 @@ def participant_report(
     """
     names = Names(out_dir)
     facts = RunFacts(settings, command, version, tuple(warnings), tuple(skipped), tuple(failed))
-    recordings = _recordings(names, participant_label)
 
     def naming(figure: str, ext: str, **more: str | None) -> str:
         labels = {"participant": participant_label, "figure": figure, "ext": ext, **more}
         return _relative(names, "participant_figure", labels)
 
-    page = participant.participant_page(participant_label, recordings, facts, naming)
+    page = participant.participant_page(
+        participant_label, recordings(names, participant_label), facts, naming
+    )
     path = _relative(names, "participant_report", {"participant": participant_label})
     return {path: html.render(page), **{p.path: p.data for p in page.pictures()}}
 
@@ -123,8 +124,8 @@ def group_report(
     def naming(figure: str, ext: str, **more: str | None) -> str:
         return _relative(names, "group_figure", {"figure": figure, "ext": ext, **more})
 
-    stories = _group_stories(names)
-    page = group.group_page(stories, facts, naming, methods.write(_sidecars(names, version)))
+    text = methods.write(_sidecars(names, version))
+    page = group.group_page(group_stories(names), facts, naming, text)
     path = _relative(names, "group_report", {})
     return {path: html.render(page), **{p.path: p.data for p in page.pictures()}}
 
@@ -233,10 +234,10 @@ def _words(names: Names, story: str) -> Words | None:
 def _labels(names: Names, entities: Mapping[str, str | None]) -> Labels | None:
     """Read the atlas on the grid of a run."""
     wanted = {k: v for k, v in entities.items() if v is not None}
-    found = names.find("boldmap", {**wanted, "desc": None, "stat": "label", "ext": "nii.gz"})
-    if not found:
+    place = {**wanted, "desc": None, "stat": "label", "ext": "nii.gz"}
+    path = next(iter(names.find("boldmap", place)), None)
+    if path is None:
         return None
-    path = found[0]
     stem = path.name.removesuffix(".nii.gz")
     anatomical = _json(path.with_name(f"{stem}.json")).get("Anatomical") is not False
     table = path.with_name(f"{stem}.tsv")
@@ -260,14 +261,28 @@ def _image(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise _damaged(path, error) from None
 
 
-def _recordings(names: Names, label: str) -> list[Recording]:
-    """Read everything about a participant, one record a run."""
+def recordings(names: Names, label: str, *, story: str | None = None) -> list[Recording]:
+    """Read everything about a participant, one record a run.
+
+    Parameters
+    ----------
+    names : Names
+    label : str
+        Of the participant, without prefix.
+    story : str, optional
+        Only this one.
+
+    Returns
+    -------
+    list of Recording
+    """
+    labels = {"participant": label, **({} if story is None else {"story": story})}
     keys = ("story", "session", "run", "space", "atlas")
     groups: dict[tuple[str | None, ...], dict[tuple[str, str], Path]] = {}
-    for path in names.find("timeseries", {"participant": label, "ext": "json"}):
+    for path in names.find("timeseries", {**labels, "ext": "json"}):
         entities = names.parse(path)[1]
         groups.setdefault(tuple(entities.get(k) for k in keys), {})
-    for path in names.find("boldmap", {"participant": label, "ext": "tsv"}):
+    for path in names.find("boldmap", {**labels, "ext": "tsv"}):
         entities = names.parse(path)[1]
         maps = groups.setdefault(tuple(entities.get(k) for k in keys), {})
         if entities["stat"] in SCORE_STATS or entities["stat"].startswith("r"):
@@ -294,20 +309,29 @@ def _recording(
     )
 
 
-def _group_stories(names: Names) -> list[GroupStory]:
-    """Read the group's maps, one record a story."""
+def group_stories(names: Names, *, story: str | None = None) -> list[GroupStory]:
+    """Read the group's maps, one record a story.
+
+    Parameters
+    ----------
+    names : Names
+    story : str, optional
+        Only this one.
+
+    Returns
+    -------
+    list of GroupStory
+    """
+    labels = {} if story is None else {"story": story}
     keys = ("story", "space", "atlas")
     groups: dict[tuple[str, ...], dict[tuple[str, str], ParcelMap]] = {}
-    for path in names.find("group_boldmap", {"ext": "tsv"}):
+    for path in names.find("group_boldmap", {**labels, "ext": "tsv"}):
         entities = names.parse(path)[1]
         maps = groups.setdefault(tuple(entities[k] for k in keys), {})
         maps[entities.get("desc", ""), entities["stat"]] = _map(names, path, entities)
-    return group_tables.with_regions(
-        [
-            _group_story(names, dict(zip(keys, key, strict=True)), groups[key])
-            for key in sorted(groups)
-        ]
-    )
+    places = {key: dict(zip(keys, key, strict=True)) for key in sorted(groups)}
+    found = [_group_story(names, place, groups[key]) for key, place in places.items()]
+    return group_tables.with_regions(found)
 
 
 def _group_story(
@@ -333,7 +357,7 @@ def _group_story(
                 scores[desc, stat] = found
     return GroupStory(
         **place,
-        labels=_labels(names, place),
+        labels=_labels(names, place) or _labels(names, {**place, "story": None}),
         maps=maps,
         people=tuple(_person(names, place, p, people[p]) for p in ordered),
         scores=scores,
@@ -371,12 +395,6 @@ def _person(
         participant=label,
         n_runs=len(metas),
         n_volumes=sum(int(m.get("NumberOfVolumes") or 0) for m in metas),
-        edge_share=_mean(edges),
-        motion=_mean(motion),
+        edge_share=float(np.mean(edges)) if edges else None,
+        motion=float(np.mean(motion)) if motion else None,
     )
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    """Mean, ``None`` of nothing."""
-    found = list(values)
-    return float(np.mean(found)) if found else None

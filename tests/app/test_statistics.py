@@ -98,7 +98,8 @@ def test_a_wrong_onset_is_caught(late):
     assert -8.0 <= found["Lag"] <= -4.0
     assert found["Unlikely"]
     assert found["Warnings"]
-    assert found["Verdict"].rstrip(".") in (late / "group.html").read_text("utf-8").replace("&#39;", "'")
+    text = (late / "group.html").read_text("utf-8").replace("&#39;", "'")
+    assert found["Verdict"].rstrip(".") in text
 
 
 def test_ceilings_stand_side_by_side(out):

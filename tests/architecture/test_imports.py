@@ -72,6 +72,7 @@ def test_planning_loads_neither_torch_nor_plots(level):
 
 DELAYED = {
     "bids_brainlm/__init__.py": {"bids_brainlm"},  # the functions for Python, when asked for
+    "bids_brainlm/api_run.py": {"bids_brainlm"},  # as cli.py
     "bids_brainlm/cli.py": {"bids_brainlm"},  # the runner: a fast --help
     "bids_brainlm/fetch.py": {"bids_brainlm.language", "bids_brainlm.bidsio"},
     "bids_brainlm/presets/cli.py": {"bids_brainlm.presets"},  # NumPy, after threads are set

@@ -25,7 +25,16 @@ sys.path.insert(0, str(DOCS))
 
 import generate  # noqa: E402
 
-from bids_brainlm import __version__, boutiques, cli, config, errors, fetch, rois  # noqa: E402
+from bids_brainlm import (  # noqa: E402
+    __version__,
+    boutiques,
+    cli,
+    config,
+    errors,
+    fetch,
+    plot_cli,
+    rois,
+)
 from bids_brainlm.bidsio.names import templates  # noqa: E402
 from bids_brainlm.presets import cli as presets  # noqa: E402
 from bids_brainlm.simulate import cli as simulate  # noqa: E402
@@ -43,6 +52,7 @@ PROGRAMS = {
     "bids_brainlm-fetch": lambda words: fetch.parser().parse_args(words),
     "bids_brainlm-simulate": simulate.parse,
     "bids_brainlm-rois": lambda words: rois.parser().parse_args(words),
+    "bids_brainlm-plot": lambda words: plot_cli.parser().parse_args(words),
     "bids_brainlm-presets": lambda words: presets.parser().parse_known_args(words),
 }
 FAST = (
