@@ -88,12 +88,12 @@ def _run(settings: config.Config) -> int:
         _environment_kept(),
         caches.settled(execution.work_dir, offline=execution.offline) as offline,
     ):
-        cli._environment(settings)
+        cli.set_environment(settings)
         from bids_brainlm import runner
 
         settings = replace(settings, execution=replace(execution, offline=offline))
         stamp = time.strftime("%Y%m%dT%H%M%S")
-        return runner.run(settings, f"{stamp}p{os.getpid()}", cli._print)
+        return runner.run(settings, f"{stamp}p{os.getpid()}", cli.print_out)
 
 
 @contextmanager

@@ -177,12 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(settings)
 
 
-def _print(text: str) -> None:
+def print_out(text: str) -> None:
     """Write a result, such as a dry run's plan, to stdout."""
     sys.stdout.write(text + "\n")
 
 
-def _environment(settings: config.Config) -> None:
+def set_environment(settings: config.Config) -> None:
     """Set what libraries read when they are imported: threads."""
     threads = str(settings.execution.omp_nthreads)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -196,14 +196,14 @@ def _run(settings: config.Config) -> int:
     """Call the runner and turn what it raises into a number."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _environment(settings)
+        set_environment(settings)
         execution = settings.execution
         with caches.settled(execution.work_dir, offline=execution.offline) as offline:
             from bids_brainlm import runner
 
             settings = replace(settings, execution=replace(execution, offline=offline))
             stamp = time.strftime("%Y%m%dT%H%M%S")
-            return runner.run(settings, f"{stamp}p{os.getpid()}", _print)
+            return runner.run(settings, f"{stamp}p{os.getpid()}", print_out)
     except BrainLMError as error:
         return _report(error)
     except KeyboardInterrupt:

@@ -513,7 +513,20 @@ class Execution:
         0.0, "memory that may be used (default: what is free)", _number, unit="GB"
     )
     device: str = setting("cpu", "device for language models, e.g. cuda")
-    executor: str = setting("local", "where the work runs", choices=("local",))
+    executor: str = setting(
+        "local",
+        "where the work runs: this process, worker processes of Dask, jobs of Slurm",
+        choices=("local", "dask", "slurm"),
+    )
+    dask_scheduler: str = setting(
+        "", "use the workers of this Dask scheduler, e.g. tcp://node1:8786", metavar="ADDRESS"
+    )
+    slurm_options: str = setting(
+        "",
+        "options of sbatch for --executor slurm, as one word: "
+        "--slurm-options='--partition=main --time=04:00:00'",
+        metavar="OPTIONS",
+    )
     dry_run: bool = setting(False, "print the plan and its cost, write nothing", _switch)
     overwrite: bool = setting(False, "replace results that were made with other settings", _switch)
     on_error: str = setting("stop", "after a failed participant", choices=("stop", "continue"))
@@ -650,9 +663,10 @@ def read_file(path: Path) -> dict[str, Any]:
         raise MissingInputError(
             f"Settings file {path} is not there.", hint="Check --config-file."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"{error!s:.300}"
         raise ConfigError(
-            f"Settings file {path} cannot be read as TOML: {error}.", hint="Check --config-file."
+            f"Settings file {path} cannot be read as TOML: {why}.", hint="Check --config-file."
         ) from None
     return _flatten(tree, str(path))
 
@@ -708,6 +722,16 @@ def _check_together(config: Config) -> None:
     """Refuse values that contradict each other."""
     encoding = config.encoding
     _check_spaces(config)
+    for flag, value, executor in (
+        ("--dask-scheduler", config.execution.dask_scheduler, "dask"),
+        ("--slurm-options", config.execution.slurm_options, "slurm"),
+    ):
+        if value and config.execution.executor != executor:
+            raise ConfigError(
+                f"{flag} {value} goes with --executor {executor}, found --executor "
+                f"{config.execution.executor}.",
+                hint=f"Add --executor {executor}, or leave {flag} out.",
+            )
     if len(encoding.trim) != 2:
         raise ConfigError(
             f"--trim has {len(encoding.trim)} numbers, expected 2 (rows at start and end, TR)."
@@ -715,6 +739,12 @@ def _check_together(config: Config) -> None:
     if encoding.cv < 2 or encoding.inner_cv < 2:
         raise ConfigError(
             f"--cv {encoding.cv} --inner-cv {encoding.inner_cv}: expected at least 2 folds each."
+        )
+    if encoding.ladder and "embeddings" not in config.features.features:
+        raise ConfigError(
+            "--ladder ends with the embeddings of a model, found --features "
+            f"{' '.join(config.features.features)}.",
+            hint="Add embeddings to --features, or leave --ladder out.",
         )
     if not encoding.delays:
         raise ConfigError("--delays is empty, expected at least one delay (TR).")
@@ -740,12 +770,6 @@ def _check_spaces(config: Config) -> None:
                 hint="Rename one of the recordings, or leave it out of --features and --bands.",
             )
     both = sorted({base_space(space) for space in features} & set(bands))
-    if encoding.ladder and "embeddings" not in config.features.features:
-        raise ConfigError(
-            "--ladder ends with the embeddings of a model, found --features "
-            f"{' '.join(config.features.features)}.",
-            hint="Add embeddings to --features, or leave --ladder out.",
-        )
     if both:
         raise ConfigError(
             f"{' '.join(both)} is in --features and in --bands; a space cannot be the main band "

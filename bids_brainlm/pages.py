@@ -17,6 +17,8 @@ from bids_brainlm.plan.records import Plan
 from bids_brainlm.steps import base, reports
 from bids_brainlm.steps.base import Unit
 
+GROUP_SECTIONS = ("ceiling", "regions", "stats")
+GROUP_ENCODING = ("seed", "trim", "cv", "inner_cv", "gap", "alphas")  # of ceilings and draws
 MANY = 3  # pages from which on worker processes pay off
 
 
@@ -56,6 +58,11 @@ def write_pages(
 def _shown(settings: Config) -> dict[str, object]:
     """Return the settings for the pages; which labels a call was about changes no result."""
     shown = config.digest(settings)
+    if settings.level == "group":
+        # What belongs to participants is in their sidecars; here it would show mere defaults.
+        kept = {k: v for k, v in shown["encoding"].items() if k in GROUP_ENCODING}
+        sections = {k: v for k, v in shown.items() if k in GROUP_SECTIONS}
+        return {**sections, "encoding": kept}
     shown["inputs"] = {k: v for k, v in shown["inputs"].items() if not k.endswith("_label")}
     return shown
 
@@ -113,15 +120,24 @@ def _group(settings, plan, failed, shared, names, log) -> None:
 
 
 def _write(out_dir: Path, files: Mapping[str, bytes | str], key: str) -> None:
-    """Write figures first and the page, which carries the key and their names, last."""
+    """Write figures first and the page last, which carries the key and the sums of all files."""
     order = sorted(files, key=lambda name: (name.endswith(".html"), name))
-    figures = " ".join(name for name in order if not name.endswith(".html"))
+    sums = []
     for name in order:
         content = files[name]
         data = content.encode() if isinstance(content, str) else content
         if name.endswith(".html"):
-            data = data.rstrip() + f"\n<!-- key {key} {figures} -->\n".encode()
+            data = data.rstrip() + b"\n"
+            made = " ".join([f"page:{_sum(data)}", *sums])
+            data += f"<!-- key {key} {made} -->\n".encode()
+        else:
+            sums.append(f"{name}:{_sum(data)}")
         _update(out_dir / name, data)
+
+
+def _sum(data: bytes) -> str:
+    """Return a checksum of a file's content."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _update(path: Path, data: bytes) -> None:
@@ -136,11 +152,17 @@ def _key(parts: Sequence[object]) -> str:
 
 
 def _stored(path: Path) -> str | None:
-    """Return the key of a page; None where the page or one of its figures is missing."""
+    """Return the key of a page; None where it or one of its figures is missing or damaged."""
     if not path.is_file():
         return None
-    last = path.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
-    if not last.startswith("<!-- key "):
+    page, mark, last = path.read_bytes().rstrip().rpartition(b"<!-- key ")
+    if not mark:
         return None
-    key, *figures = last.removeprefix("<!-- key ").removesuffix("-->").split()
-    return key if all((path.parent / name).is_file() for name in figures) else None
+    key, *sums = last.decode(errors="replace").removesuffix("-->").split() or [""]
+    for given in sums:
+        name, _, stored = given.rpartition(":")
+        file = path.parent / name
+        content = page if name == "page" else file.read_bytes() if file.is_file() else None
+        if content is None or _sum(content) != stored:
+            return None
+    return key if sums else None

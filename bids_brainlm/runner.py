@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -22,7 +21,9 @@ from bids_brainlm.errors import (
     PartialFailureError,
     ReadWriteError,
 )
-from bids_brainlm.plan import cost, group, participant
+from bids_brainlm.executors import choose
+from bids_brainlm.executors.work import Done, Executor, Task
+from bids_brainlm.plan import cost, fit, group, participant
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.steps import (
     alignment,
@@ -51,7 +52,7 @@ from bids_brainlm.steps import (
     words,
 )
 from bids_brainlm.steps import group as group_step
-from bids_brainlm.steps.base import Job, Resources
+from bids_brainlm.steps.base import Job
 
 STEPS: Mapping[str, ModuleType] = {
     "words": words,
@@ -108,6 +109,9 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
     level = group if settings.level == "group" else participant
     plan = level.plan(settings)
     states = _states(plan, settings)
+    todo = [job for job in plan.jobs if states[job.record] != "done"]
+    if not settings.execution.reports_only:
+        fit.refuse_what_cannot_fit(todo, settings)
     if settings.execution.dry_run:
         print_out(cost.text(plan, states, settings))
         return 0
@@ -185,28 +189,53 @@ class _Run:
             self.log.say(f"Skipped {skip.what}: {skip.why}")
         self.total = len(todo)
         if not self.settings.execution.reports_only:
-            for step, jobs in self.plan.stages:
-                self._stage(step, jobs)
+            for job in self.plan.jobs:
+                if self.states[job.record] == "done":
+                    self.log.record({"step": job.step, "unit": str(job.unit), "skipped": True})
+            if todo:
+                self._work(todo)
         self._pages()
         return self._end()
 
-    def _stage(self, step: str, jobs: Sequence[Job]) -> None:
-        """Run the jobs of a stage that are not done, group by group."""
+    def _work(self, todo: Sequence[Job]) -> None:
+        """Make what is not done: stage by stage, or in waves of what can run at once."""
+        self.executor: Executor = choose.choose(
+            self.settings, fit.largest_gb(todo, self.settings), self.log.say, self.log.tick
+        )
+        try:
+            stages = [jobs for _, jobs in self.plan.stages]
+            for jobs in _waves(self.plan.jobs) if self.executor.distributed else stages:
+                for done in self.executor.perform(self._tasks(jobs)):
+                    self._note_all(done)
+        finally:
+            self.executor.close()
+            if self.executor.distributed:  # what workers that died left behind
+                temporary.sweep(self.settings.output_dir)
+
+    def _tasks(self, jobs: Sequence[Job]) -> Iterator[Task]:
+        """Yield the work on jobs that can be done and are not, when its turn has come."""
         groups: dict[object, list[Job]] = defaultdict(list)
         for job in jobs:
             if self.states[job.record] == "done":
-                self.log.record({"step": step, "unit": str(job.unit), "skipped": True})
                 continue
             broken = next((u for u in job.upstream if u.record in self.errors), None)
             if broken is not None:
                 self.errors[job.record] = self.errors[broken.record]
                 self.number += 1
                 continue
-            groups[job.group if job.group is not None else job.record].append(job)
-        for several in groups.values():
-            missing = self._still_missing(step, several)
-            if missing:
-                self._group(step, missing)
+            groups[job.step, job.group if job.group is not None else job.record].append(job)
+        for (step, _), several in groups.items():
+            for part in self._parts(several):
+                missing = self._still_missing(step, part)
+                if missing:
+                    yield self._task(step, missing)
+
+    def _parts(self, jobs: list[Job]) -> list[list[Job]]:
+        """Divide jobs that share work among the workers of a cluster; results are the same."""
+        if not self.executor.distributed:
+            return [jobs]
+        size = -(-len(jobs) // (2 * self.executor.n_workers))
+        return [jobs[k : k + size] for k in range(0, len(jobs), size)]
 
     def _still_missing(self, step: str, jobs: Sequence[Job]) -> list[Job]:
         """Return the jobs that no other process has done since this call began."""
@@ -220,35 +249,38 @@ class _Run:
                 missing.append(job)
         return missing
 
-    def _group(self, step: str, jobs: Sequence[Job]) -> None:
-        """Run jobs that share work; keep what failed."""
-        module = STEPS[step]
-        started = time.monotonic()
+    def _task(self, step: str, jobs: Sequence[Job]) -> Task:
+        """Take away other makings of jobs that share work, and say what comes."""
         self.number += len(jobs)
         who = str(jobs[0].unit) if len(jobs) == 1 else f"{_common(jobs)} ({len(jobs)} units)"
         self.log.say(f"[{self.number}/{self.total}] {step}: {who}")
         for job in jobs:
             if self.states[job.record] == "other":
                 _forget(job)
-        outcomes = module.run(jobs, module.params(self.settings), self._resources())
-        seconds = time.monotonic() - started
-        for outcome in outcomes:
-            self._note(step, outcome, seconds / len(jobs))
-        self._warn([w for outcome in outcomes for w in outcome.warnings])
+        n_workers, mem_gb = self.executor.shape(fit.need_gb(jobs, self.settings))
+        return Task(step, tuple(jobs), self.settings, n_workers, mem_gb, Path.cwd())
+
+    def _note_all(self, done: Done) -> None:
+        """Keep what became of a task; end the call at the first failure, unless told otherwise."""
+        for outcome in done.outcomes:
+            self._note(outcome, done)
+        self._warn([w for outcome in done.outcomes for w in outcome.warnings])
         if self.failed and self.settings.execution.on_error == "stop":
             raise self.failed[0][1]
 
-    def _note(self, step: str, outcome: base.Outcome, seconds: float) -> None:
-        """Keep the outcome of a job."""
+    def _note(self, outcome: base.Outcome, done: Done) -> None:
+        """Keep the outcome of a job; jobs that share work share its time."""
         job = outcome.job
         error = outcome.error
         self.log.record(
             {
-                "step": step,
+                "step": done.task.step,
                 "unit": str(job.unit),
                 "key": job.key,
                 "outputs": sorted(self.names.relative(p) for p in job.outputs.values()),
-                "seconds": round(seconds, 3),
+                "seconds": round(done.seconds / len(done.task.jobs), 3),
+                "core_seconds": round(done.core_seconds / len(done.task.jobs), 3),
+                "peak_gb": round(done.peak_gb, 3),
                 "error": None if error is None else str(error),
                 "skipped": False,
             }
@@ -269,20 +301,6 @@ class _Run:
             count = kinds.pop(kind, 0)
             if count:
                 self.log.say(f"  Warning: {warning if count == 1 else f'{count} runs: {kind}'}")
-
-    def _resources(self) -> Resources:
-        """Return what steps may use."""
-        execution = self.settings.execution
-        return Resources(
-            out_dir=self.settings.output_dir,
-            bids_dir=self.settings.bids_dir,
-            nprocs=execution.nprocs or os.cpu_count() or 1,
-            mem_gb=execution.mem_gb,
-            device=execution.device,
-            offline=execution.offline,
-            models_dir=Path(execution.models_dir) if execution.models_dir else None,
-            progress=self.log.tick,
-        )
 
     def _pages(self) -> None:
         """Write reports and the methods section."""
@@ -315,6 +333,18 @@ class _Run:
             f"{len(what)} failed ({', '.join(what)}), {len(good)} participants are done. "
             f"First: {self.failed[0][1].message}"
         )
+
+
+def _waves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Put jobs into waves: each job comes after all jobs that it builds on."""
+    depth: dict[Path, int] = {}
+    waves: list[list[Job]] = []
+    for job in jobs:
+        depth[job.record] = 1 + max((depth.get(u.record, -1) for u in job.upstream), default=-1)
+        if depth[job.record] == len(waves):
+            waves.append([])
+        waves[depth[job.record]].append(job)
+    return waves
 
 
 def _common(jobs: Sequence[Job]) -> str:

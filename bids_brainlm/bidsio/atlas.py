@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio.names import alphanumeric, parse_entities
-from bids_brainlm.bidsio.stream import load_image
+from bids_brainlm.bidsio.stream import load_image, read_data
 from bids_brainlm.bidsio.write import read_tsv
 from bids_brainlm.errors import DataError, MissingInputError
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _IMAGES = (".nii.gz", ".nii")
 _MIN_VOXELS = 1000  # an image with fewer labelled voxels is no map of a brain
+_LARGEST = 2**31 - 1  # label
 _RESOLUTIONS = ("02", "2", "01", "1")  # preferred first
 _HEMISPHERE = re.compile(r"(?:^|_)(L|R)H?_([A-Za-z0-9]+)")
 
@@ -188,9 +189,9 @@ def _download(name: str, space: str | None) -> list[Path]:
 def _read(path: Path, name: str, space: str | None) -> Atlas:
     """Read a label image and its table."""
     image = load_image(path)
-    values = np.asanyarray(image.dataobj)
+    values = read_data(image, path)
     values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
-    labels = np.rint(np.nan_to_num(values)).astype(np.int32)
+    labels = np.rint(np.nan_to_num(values).clip(-1, _LARGEST)).astype(np.int32)
     if values.ndim != 3 or not np.allclose(values, labels) or labels.min() < 0:
         raise DataError(
             f"{path}: found {values.ndim} dimensions and values that are no labels, expected a "
@@ -261,10 +262,11 @@ def _table(path: Path, present: np.ndarray) -> _Table:
         return present, names, ("",) * len(names), ("",) * len(names)
     table = read_tsv(file)
     if not {"index", "name"} <= table.keys():
-        raise DataError(f"{file}: expected the columns index and name, found {list(table)}.")
+        found = f"{list(table)!s:.200}"
+        raise DataError(f"{file}: expected the columns index and name, found {found}.")
     try:
         values = [int(float(cell)) for cell in table["index"]]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{file}: column index: expected integers, found {error}.") from error
     rows = sorted((value, k) for k, value in enumerate(values) if value > 0)
     index = np.array([value for value, _ in rows], np.int64)

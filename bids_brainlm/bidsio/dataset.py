@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 import os
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_brainlm.bidsio.jsons import parse_object
 from bids_brainlm.bidsio.names import ParsedName, parse_entities
 from bids_brainlm.errors import DataError, DatasetError, MissingInputError, TimingError
 
@@ -113,12 +113,11 @@ def check_dataset(bids_dir: Path) -> dict[str, object]:
     if not path.is_file():
         raise DatasetError(f"{bids_dir} is not a BIDS dataset: expected {path.name}, found none.")
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        message = f"{path}: expected JSON, found text that cannot be read: {error}."
-        raise DatasetError(message) from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+        content = parse_object(path, path.read_bytes())
+    except DataError as error:
+        raise DatasetError(error.message) from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
     missing = [key for key in ("Name", "BIDSVersion") if not content.get(key)]
     if missing:
         raise DatasetError(
@@ -258,12 +257,9 @@ def read_sidecars(paths: Iterable[Path]) -> dict[str, object]:
     merged: dict[str, object] = {}
     for path in paths:
         try:
-            content = json.loads(path.read_text("utf-8-sig"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path}: expected JSON, found: {error}.") from error
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-        merged |= content
+            merged |= parse_object(path, path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     return merged
 
 
@@ -276,7 +272,7 @@ def repetition_time(run: RawRun) -> float:
         No sidecar states a positive ``RepetitionTime``.
     """
     value = read_sidecars(run.sidecar_paths).get("RepetitionTime")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 60:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value < 60:
         where = ", ".join(path.name for path in run.sidecar_paths) or "no sidecar at all"
         raise TimingError(
             f"{run.name}: expected RepetitionTime in s in {run.name}_bold.json or a file it "
@@ -303,15 +299,17 @@ def read_events(path: Path) -> tuple[Event, ...]:
     """
     try:
         text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MissingInputError(f"{path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise MissingInputError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise MissingInputError(f"{path} cannot be read as UTF-8 text: {error}.") from error
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
     header = text.splitlines()[0].split("\t") if text.strip() else []
     missing = [column for column in ("onset", "duration") if column not in header]
     if missing:
+        found = f"{header!s:.200}" if header else "an empty file"
         raise TimingError(
-            f"{path}: expected the columns onset and duration (tab separated), "
-            f"found {header or 'an empty file'}."
+            f"{path}: expected the columns onset and duration (tab separated), found {found}."
         )
     return tuple(_event(path, number, row) for number, row in enumerate(rows, start=2))
 

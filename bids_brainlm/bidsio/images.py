@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_brainlm.bidsio.stream import load_image, read_voxels
+from bids_brainlm.bidsio.stream import load_image, read_data, read_voxels
 from bids_brainlm.errors import ConfigError, DataError, TimingError
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,10 @@ def load_run(path: Path, sidecar_tr: float | None = None) -> BoldImage:
     image = load_image(path)
     if len(image.shape) != 4 or image.shape[3] < 2:
         raise DataError(f"{path}: found the shape {image.shape}, expected x, y, z and volumes.")
-    unit = image.header.get_xyzt_units()[1]
+    try:
+        unit = image.header.get_xyzt_units()[1]
+    except KeyError:  # a code that NIfTI does not know
+        unit = "unknown"
     factor = {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
     header_tr = float(image.header.get_zooms()[3]) * factor
     warnings = []
@@ -304,7 +307,7 @@ def voxel_labels(mask_path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, lis
         The mask is empty or not 3-D.
     """
     image = load_image(mask_path)
-    mask = np.asanyarray(image.dataobj)
+    mask = read_data(image, mask_path)
     mask = mask[..., 0] if mask.ndim == 4 and mask.shape[3] == 1 else mask
     if mask.ndim != 3 or not (mask > 0.5).any():
         raise DataError(f"{mask_path}: found no voxel inside, expected a 3-D brain mask.")

@@ -132,7 +132,7 @@ def _check(logical: str, entities: Mapping[str, str | None]) -> dict[str, str]:
         raise ValueError(f"output {logical!r} has no entity {unknown}; it has {sorted(everything)}")
     given = {name: value for name, value in entities.items() if value is not None}
     for name, value in given.items():
-        if not isinstance(value, str) or not re.fullmatch(_label_pattern(name), value):
+        if not isinstance(value, str) or not _fits(name, value):
             raise ConfigError(
                 f"The label {value!r} for '{name}' cannot stand in a file name: "
                 "found characters other than A-Z, a-z, 0-9, expected letters and digits only.",
@@ -140,6 +140,23 @@ def _check(logical: str, entities: Mapping[str, str | None]) -> dict[str, str]:
                 "(--participant-label, --task-label, --model, --atlas).",
             )
     return given
+
+
+@lru_cache(maxsize=65_536)
+def _fits(name: str, value: str) -> bool:
+    """Tell whether a label may stand in a name."""
+    return re.fullmatch(_label_pattern(name), value) is not None
+
+
+@lru_cache(maxsize=1024)
+def _without_gaps(template: str, given: frozenset[str]) -> str:
+    """Return a template with the optional parts whose entities are given."""
+
+    def keep(match: re.Match[str]) -> str:
+        part = match.group(1)
+        return part if all(name in given for name in _FIELD.findall(part)) else ""
+
+    return _OPTIONAL.sub(keep, template)
 
 
 class Names:
@@ -176,13 +193,7 @@ class Names:
         missing = sorted(_fields(template)[1] - given.keys())
         if missing:
             raise ValueError(f"output {logical!r} needs {missing}")
-
-        def keep(match: re.Match[str]) -> str:
-            part = match.group(1)
-            return part if all(name in given for name in _FIELD.findall(part)) else ""
-
-        text = _FIELD.sub(lambda match: given[match.group(1)], _OPTIONAL.sub(keep, template))
-        return self.root / text
+        return self.root / _without_gaps(template, frozenset(given)).format_map(given)
 
     def parse(self, path: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
         """Return the logical name and the entities of an output; the inverse of `path`.

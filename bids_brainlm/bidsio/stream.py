@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,19 @@ import numpy as np
 from bids_brainlm.bidsio.bold import require_present
 from bids_brainlm.errors import DataError, ReadWriteError
 
+_MOST_COMPRESSED = 1040  # times smaller than its data is the smallest file that gzip makes
+_HEADER = 100_000
+_UNREADABLE = (
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    TypeError,
+    zlib.error,
+)
+
 
 def load_image(path: Path) -> nib.spatialimages.SpatialImage:
     """Open an image; its data stay on disk.
@@ -24,13 +38,68 @@ def load_image(path: Path) -> nib.spatialimages.SpatialImage:
     MissingInputError
         The file is missing or has no content.
     DataError
-        It is not an image.
+        It is not an image, or its header cannot be true.
     """
     require_present(path, "image")
     try:
-        return nib.load(path)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        image = nib.load(path)
+    except _UNREADABLE as error:
         raise DataError(f"{path} is not an image that can be read: {error}.") from error
+    if isinstance(image, nib.spatialimages.SpatialImage):  # surfaces have neither grid nor affine
+        _check_header(image, path)
+    return image
+
+
+def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    """Refuse sizes, kinds of numbers and places that cannot be true."""
+    if not image.shape or min(image.shape) < 1:
+        raise DataError(f"{path}: found the shape {image.shape} in the header, expected sizes > 0.")
+    kind = np.dtype(image.get_data_dtype())
+    n_bytes = math.prod(image.shape) * kind.itemsize
+    if n_bytes > _MOST_COMPRESSED * path.stat().st_size + _HEADER:
+        raise DataError(
+            f"{path}: found {n_bytes / 1e9:.3g} GB of data in the header and a file of "
+            f"{path.stat().st_size} bytes, which cannot hold them."
+        )
+    if kind.kind not in "iuf":
+        raise DataError(f"{path}: found data of the type {kind.name}, expected real numbers.")
+    place = None if image.affine is None else image.affine[:3, :3]
+    if place is not None and not (
+        np.isfinite(image.affine).all() and 1e-9 < abs(np.linalg.det(place)) < 1e12
+    ):
+        raise DataError(
+            f"{path}: found an affine that puts no voxel into space (sform, qform), expected "
+            "sizes in mm."
+        )
+
+
+def read_data(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
+    """Return all data of an image.
+
+    Parameters
+    ----------
+    image : SpatialImage
+        From `load_image`.
+    path : Path
+        For messages.
+
+    Returns
+    -------
+    array
+        As in the file, scaled by slope and intercept.
+
+    Raises
+    ------
+    DataError
+        The file ends early or is damaged.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return np.asanyarray(image.dataobj)
+    except (*_UNREADABLE, zlib.error) as error:
+        raise DataError(
+            f"{path} is damaged: {error}.", hint="Get the file again, then run the same command."
+        ) from error
 
 
 @contextmanager
@@ -90,9 +159,10 @@ def read_voxels(path: Path, flat: np.ndarray) -> np.ndarray:
                     hint="Get the file again, then run the same command.",
                 )
             values = np.frombuffer(raw, proxy.dtype)[flat]
-            if (proxy.slope, proxy.inter) != (1, 0):
-                values = values.astype(np.float64) * proxy.slope + proxy.inter
-            buffer[volume % block] = values
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are left out
+                if (proxy.slope, proxy.inter) != (1, 0):
+                    values = values.astype(np.float64) * proxy.slope + proxy.inter
+                buffer[volume % block] = values
             if volume % block == block - 1 or volume == n_volumes - 1:
                 first = volume - volume % block
                 data[:, first : volume + 1] = buffer[: volume + 1 - first].T

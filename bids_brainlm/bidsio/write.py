@@ -8,12 +8,14 @@ import io
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_brainlm.bidsio.jsons import parse_object
 from bids_brainlm.bidsio.temporary import temporary_name
 from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadWriteError
 
@@ -278,13 +280,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object; errors as for tables, see `read_tsv`."""
-    try:
-        content = json.loads(_read_bytes(path).decode("utf-8-sig"))
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, found: {error}.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-    return content
+    return parse_object(path, _read_bytes(path))
 
 
 def _lines(path: Path) -> list[str]:
@@ -328,6 +324,8 @@ def _numbers(path: Path, lines: Sequence[str], n_columns: int) -> np.ndarray:
         matrix = np.array(rows, dtype=np.float64)
     except ValueError as error:
         raise DataError(f"{path}: expected numbers, found: {error}.") from error
+    if matrix.size != len(rows) * n_columns:
+        raise DataError(f"{path}: found {len(rows[0])} cells in a row, expected {n_columns}.")
     return matrix.reshape(len(rows), n_columns)
 
 
@@ -356,7 +354,7 @@ def read_stim_tsv_gz(path: Path) -> np.ndarray:
     """Read a headerless ``_stim.tsv.gz``, shape (n_trs, n_columns); errors as `read_tsv`."""
     try:
         text = gzip.decompress(_read_bytes(path)).decode()
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is damaged: {error}.") from error
     lines = [line for line in text.splitlines() if line]
     return _numbers(path, lines, len(lines[0].split("\t")) if lines else 0)

@@ -1,25 +1,202 @@
-"""What a plan will cost: a coarse model of time, memory and disk for ``--dry-run``."""
+"""What a plan will cost: a model of time, memory and disk for ``--dry-run``.
+
+Every estimate is a function of plain numbers (`Size`), so that stored measurements can be held
+against it: ``benchmarks/results/scale.json``, made by ``benchmarks/scale.py``.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bids_brainlm.config import Config
+from bids_brainlm.executors.choose import memory_gb, n_cores
+from bids_brainlm.plan import fit, sizes
 from bids_brainlm.plan.records import Plan
-from bids_brainlm.steps.base import Job
+from bids_brainlm.steps import encoding_runs
+from bids_brainlm.steps.base import Job, made_by
 
-# Measured on one core of an AMD EPYC (Zen 3) with OpenBLAS and MKL.
-FLOPS = 4e10  # useful rate of a transformer forward pass, float32
-EIGH_SECONDS = 9e-10  # times n**3, eigendecomposition and what hangs on it, float64
-GEMM_FLOPS = 2e10  # float64 products of the search
-READ_BYTES = 4e7  # compressed image bytes a second, with cleaning
-PAGE_SECONDS = 6.0
+# Measured on one core of an AMD EPYC (Zen 3) with OpenBLAS and MKL, see benchmarks/scale.py.
+FLOPS = 5e10  # of a forward pass, float32
+LOADING = 3.0  # s: torch, transformers and a model
+EIGH_SECONDS = 4.5e-11  # times n**3, a factorisation and what hangs on it, float64
+SEARCH_FLOPS = 1e11  # float32 products of the search
+TEST_FLOPS = 4e9  # permutations
+READ_BYTES = 2.5e8  # bytes of an image, decompressed
+CLEAN_BYTES = 6e7  # bytes of the voxels that are cleaned
+PARSER_WORDS = 400.0  # words a second
+PAGE_SECONDS = 4.0
+PAGE_BYTES = 1e6
+FILE_SECONDS = 0.008  # an output: compressed, written, synchronised, hashed
+CELL_BYTES = 14.0  # one number in a table and its image
+FILE_BYTES = 2500.0
+SERIES_BYTES = {False: 12.5, True: 4.0}  # a number as text, or in netCDF
+STATE_SHARE = 0.93  # of float32, compressed
 TOKENS_A_WINDOW = 90
-MAP_BYTES = 40_000
-MODEL_STEPS = ("features", "attention", "surprisal")
-WHOLE = ("nuisance", "magnitudes", "surprisal", "linguistic", "static", "acoustics", "position")
+PASSES = ("features", "attention", "surprisal")  # these run a language model
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the cost of a call of a step grows with; see `size_of`.
+
+    ``image`` are decompressed bytes of images, ``voxels`` the numbers that are cleaned,
+    ``blocks`` weights of a model without its vocabulary, ``outputs`` files, ``n_targets``
+    parcels or voxels of all runs together, ``states`` the bytes of a model's states of all TRs.
+    """
+
+    n_jobs: int
+    n_trs: float = 0.0
+    n_targets: float = 0.0
+    n_columns: float = 1.0
+    n_bands: float = 1.0
+    n_folds: float = 1.0
+    n_inner: float = 1.0
+    n_gammas: float = 1.0
+    n_alphas: float = 1.0
+    n_permutations: float = 0.0
+    blocks: float = 0.0
+    states: float = 0.0
+    image: float = 0.0
+    voxels: float = 0.0
+    words: float = 0.0
+    inputs: float = 0.0
+    outputs: float = 0.0
+    voxelwise: bool = False
+    n_pieces: float = 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Core time (s) and disk (bytes) of a call of a step."""
+
+    seconds: float
+    disk: float
+
+
+def size_of(jobs: Sequence[Job], config: Config) -> Size:
+    """Gather what the cost of jobs grows with.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        Of one step and group: they share work.
+    config : Config
+
+    Returns
+    -------
+    Size
+    """
+    job, e = jobs[0], config.encoding
+    common = {
+        "n_jobs": len(jobs),
+        "n_trs": float(max(fit.n_trs_of(one) for one in jobs)),
+        "outputs": float(sum(len(one.outputs) + 1 for one in jobs)),
+        "voxelwise": config.inputs.voxelwise,
+    }
+    if job.step == "parcels":
+        shapes = [fit.image_shape(one.files["bold"]) for one in jobs]
+        return Size(
+            **common,
+            n_targets=sum(sizes.n_targets_of(one, config) for one in jobs),
+            image=sum(x * y * z * t * 4.0 for x, y, z, t in shapes),
+            voxels=sum(
+                fit.n_voxels(one, config) * fit.image_shape(one.files["bold"])[3] for one in jobs
+            ),
+        )
+    if job.step in PASSES:
+        rows = float(sum(fit.n_trs_of(one) for one in jobs))
+        states = rows * sizes.state_bytes(job) if job.step == "features" else 0.0
+        return Size(**{**common, "n_trs": rows}, blocks=sizes.block_weights(job), states=states)
+    if job.step in fit.FITS:
+        targets = [sizes.n_targets_of(made_by(one, "parcels"), config) for one in jobs]
+        return Size(
+            **common,
+            n_targets=sum(targets),
+            n_columns=sizes.n_states(job, config),
+            n_bands=len(e.bands) + (job.unit.feature != "nuisance"),
+            n_folds=e.cv,
+            n_inner=e.inner_cv,
+            n_gammas=e.n_iter,
+            n_alphas=len(e.alphas),
+            n_permutations=config.stats.n_permutations,
+            n_pieces=max(1.0, sum(targets) / encoding_runs.TARGETS_AT_ONCE),
+        )
+    files = sum(fit.stat_size(path) for one in jobs for path in one.files.values())
+    return Size(**common, inputs=float(files), words=2.0 * common["n_trs"])
+
+
+def estimate(step: str, size: Size) -> Cost:
+    """Estimate one call of a step.
+
+    Parameters
+    ----------
+    step : str
+    size : Size
+
+    Returns
+    -------
+    Cost
+    """
+    files = FILE_SECONDS * size.outputs
+    if step in PASSES:
+        flops = 2 * size.blocks * TOKENS_A_WINDOW * size.n_trs
+        disk = STATE_SHARE * size.states + FILE_BYTES * size.outputs
+        return Cost(LOADING + files + flops / FLOPS + size.states / 2e7, disk)
+    if step == "parcels":
+        seconds = size.image / READ_BYTES + 4 * size.voxels / CLEAN_BYTES + files
+        series = SERIES_BYTES[size.voxelwise] * size.n_trs * size.n_targets
+        table = (60.0 if size.voxelwise else 30.0) * size.n_targets
+        return Cost(seconds, series + table + FILE_BYTES * size.outputs)
+    if step in ("encoding", "heads"):
+        cells = size.n_targets * size.n_columns * (size.outputs / size.n_jobs) / 3
+        return Cost(
+            _fit_seconds(size, step) + files, CELL_BYTES * cells + FILE_BYTES * size.outputs
+        )
+    disk = FILE_BYTES * size.outputs + 100.0 * size.n_trs
+    if step == "linguistic":
+        return Cost(5.0 + size.words / PARSER_WORDS + files, disk)
+    if step == "representations":
+        return Cost(1.0 + files, disk)
+    return Cost(0.2 + files + size.inputs / 2e6, disk + 0.2 * size.inputs)
+
+
+def _fit_seconds(size: Size, step: str) -> float:
+    """Estimate the fit of all columns: factorisations, products of the search, permutations."""
+    columns = 1.0 if step == "heads" else size.n_columns
+    train = size.n_trs * (1 - 1 / size.n_folds)
+    inner = train * (1 - 1 / size.n_inner)
+    draws = size.n_gammas if size.n_bands > 1 else 1.0
+    problems = columns * size.n_folds * size.n_inner * draws
+    factors = problems * size.n_pieces * EIGH_SECONDS * inner**3
+    products = problems * size.n_alphas * 2 * inner * (train / size.n_inner)
+    tests = (size.n_columns if step == "heads" else columns) * size.n_permutations * size.n_trs / 15
+    more = columns * size.n_folds * size.n_bands * train**2 * 1e-9
+    return (
+        factors
+        + products * size.n_targets / SEARCH_FLOPS
+        + tests * size.n_targets * 2 / TEST_FLOPS
+        + more
+    )
+
+
+def calls_of(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Put jobs together that run in one call: the same step and group.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+
+    Returns
+    -------
+    list of list of Job
+    """
+    groups: dict[object, list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.step, job.group if job.group is not None else job.record].append(job)
+    return list(groups.values())
 
 
 def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
@@ -37,94 +214,57 @@ def text(plan: Plan, states: Mapping[Path, str], config: Config) -> str:
     str
     """
     todo = [job for job in plan.jobs if states[job.record] != "done"]
-    counts, seconds, disk = Counter(), defaultdict(float), defaultdict(float)
+    counts = Counter(job.step for job in todo)
     done = Counter(job.step for job in plan.jobs if states[job.record] == "done")
-    shared: set[object] = set()
-    for job in todo:
-        counts[job.step] += 1
-        first = job.group not in shared
-        shared.add(job.group)
-        seconds[job.step] += _seconds(job, config, first=first)
-        disk[job.step] += _disk(job)
-    n_cores = config.execution.nprocs or 2
+    seconds, disk = Counter(), Counter()
+    share: dict[Path, Cost] = {}
+    for jobs in calls_of(todo):
+        found = estimate(jobs[0].step, size_of(jobs, config))
+        seconds[jobs[0].step] += found.seconds
+        disk[jobs[0].step] += found.disk
+        one = Cost(found.seconds / len(jobs), found.disk / len(jobs))
+        share.update({job.record: one for job in jobs})
     lines = [f"{config.level} level, preset {config.preset}", ""]
-    lines.append(f"{'step':<16} {'to make':>8} {'done':>6} {'core time':>10} {'disk':>9}")
-    for step in dict.fromkeys(job.step for job in plan.jobs):
+    lines.append(f"{'step':<16} {'to make':>8} {'done':>6} {'core time':>10} {'disk':>10}")
+    steps = list(dict.fromkeys(job.step for job in plan.jobs))
+    if plan.participants:
+        steps.append("reports")
+        n_pages = len({j.unit.participant for j in todo} - {None})
+        counts["reports"], done["reports"] = n_pages, len(plan.participants) - n_pages
+        seconds["reports"], disk["reports"] = n_pages * PAGE_SECONDS, n_pages * PAGE_BYTES
+    for step in steps:
         lines.append(
             f"{step:<16} {counts[step]:>8} {done[step]:>6} {_time(seconds[step]):>10} "
-            f"{disk[step] / 1e6:>6.1f} MB"
+            f"{_bytes(disk[step]):>10}"
         )
-    if plan.participants:
-        n_pages = len({j.unit.participant for j in todo} - {None})
-        seconds["reports"] = n_pages * PAGE_SECONDS
-        lines.append(
-            f"{'reports':<16} {n_pages:>8} {len(plan.participants) - n_pages:>6} "
-            f"{_time(seconds['reports']):>10} {0.5 * n_pages:>6.1f} MB"
-        )
-    total = sum(seconds.values())
-    lines += [
-        "",
-        f"about {_time(total / n_cores)} on {n_cores} cores, memory up to about "
-        f"{_memory(todo, config):.1f} GB",
-        "",
-    ]
+    lines += ["", *_totals(todo, sum(seconds.values()), sum(disk.values()), config), ""]
     for job in todo[:40]:
-        lines.append(f"  {states[job.record]:<8} {job.step:<16}{job.unit}")
+        own = share[job.record]
+        lines.append(
+            f"  {states[job.record]:<8} {job.step:<16}{job.unit}  ({_time(own.seconds)}, "
+            f"{_bytes(own.disk)})"
+        )
     if len(todo) > 40:
         lines.append(f"  ... and {len(todo) - 40} more units")
     lines += [f"  skipped  {skip.what}: {skip.why}" for skip in plan.skipped[:40]]
     return "\n".join(lines)
 
 
-def _seconds(job: Job, config: Config, *, first: bool) -> float:
-    """Estimate the core time of one job, s; what a group shares is counted once."""
-    if job.step in MODEL_STEPS:
-        n_trs = float(job.upstream[0].facts["n_trs"])
-        size = sum(p.stat().st_size for p in _weights(job, config)) or 4.4e8
-        return 10 + 2 * (size / 4) * TOKENS_A_WINDOW * n_trs / FLOPS
-    if job.step == "linguistic":
-        return 10.0
-    if job.step == "parcels":
-        return 1 + job.files["bold"].stat().st_size / READ_BYTES
-    if job.step == "encoding":
-        return _encoding_seconds(job, config, first=first)
-    if job.step == "group":
-        return 3.0
-    return 1.0
+def _totals(todo: Sequence[Job], seconds: float, disk: float, config: Config) -> list[str]:
+    """Say what all of it takes with the cores and the memory that may be used."""
+    cores = config.execution.nprocs or n_cores()
+    at_once = max((fit.fitting_workers([j], config, cores) for j in fit.largest(todo)), default=1)
+    memory = min(memory_gb(config), fit.peak_gb(todo, config, cores))
+    return [
+        f"about {_time(seconds / max(1, min(cores, at_once)))} on {cores} cores, memory up to "
+        f"about {memory:.1f} GB (may use {memory_gb(config):.1f} GB), disk {_bytes(disk)}",
+        f"largest unit: {fit.largest_gb(todo, config):.1f} GB with one thread",
+    ]
 
 
-def _encoding_seconds(job: Job, config: Config, *, first: bool) -> float:
-    """Estimate one encoding job: factorisations once a group, products for every run."""
-    e = config.encoding
-    n_rows = float(job.upstream[0].facts["n_trs"])
-    inner = n_rows * (1 - 1 / e.cv) * (1 - 1 / e.inner_cv)
-    columns = 1 if job.unit.feature in WHOLE else 10
-    problems = e.n_iter * e.cv * e.inner_cv * columns
-    factors = problems * EIGH_SECONDS * inner**3 if first else 0.0
-    n_targets = 400 if not config.inputs.voxelwise else 60_000
-    products = problems * 2 * inner**2 / e.inner_cv * n_targets * len(e.alphas) / GEMM_FLOPS / 4
-    return factors + products + 0.5 * columns
-
-
-def _weights(job: Job, config: Config) -> list[Path]:
-    """Return the weight files of a model that is at hand."""
-    folder = job.files["model"]
-    return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-
-
-def _disk(job: Job) -> float:
-    """Estimate the bytes that a job writes."""
-    if job.step == "features":
-        return float(job.upstream[0].facts["n_trs"]) * 60_000
-    return len(job.outputs) * MAP_BYTES
-
-
-def _memory(todo: list[Job], config: Config) -> float:
-    """Estimate the peak memory, GB."""
-    images = [j.files["bold"].stat().st_size * 4e-9 for j in todo if j.step == "parcels"]
-    at_once = config.execution.nprocs or 2
-    models = 1.5 if any(j.step in MODEL_STEPS for j in todo) else 0.0
-    return max(1.0, models, 0.5 + at_once * max(images, default=0.0))
+def _bytes(number: float) -> str:
+    """Write a size for people."""
+    return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:.1f} GB"
 
 
 def _time(seconds: float) -> str:

@@ -83,8 +83,8 @@ def _participant_stages(
             nuisance.append(base)
             fits += own
             partials += _partials(own, config, names)
-            words, known = story_jobs.words[story.name], story_jobs.of(story.name)
-            ladders += ladder_jobs(words, series, known, config, names)
+            words, spaces = story_jobs.words[story.name], story_jobs.of(story.name)
+            ladders += ladder_jobs(words, series, spaces, config, names)
     stages: list[tuple[str, Sequence[Job]]] = [
         ("parcels", parcel_jobs),
         ("encoding", nuisance),

@@ -13,7 +13,8 @@ import json
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,9 +44,10 @@ class Unit:
         self, names: Names, logical: str, ext: str, labels: Mapping[str, str | None] | None = None
     ) -> Path:
         """Return the path of an output of this unit; ``labels`` are laid over its own."""
-        known = set(re.findall(r"{(\w+)}", templates()[logical]))
-        given = {**asdict(self), **(labels or {}), "ext": ext}
-        return names.path(logical, {k: v for k, v in given.items() if k in known})
+        known = _entities(logical)
+        given: dict[str, str | None] = {k: getattr(self, k) for k in known if k in _OWN}
+        given.update({k: v for k, v in (labels or {}).items() if k in known})
+        return names.path(logical, {**given, "ext": ext} if "ext" in known else given)
 
     def __str__(self) -> str:
         """Name the unit for people: ``sub-001 ses-1 run-1 black minilm embeddings``."""
@@ -58,6 +60,15 @@ class Unit:
             self.feature,
         ]
         return " ".join(p for p in parts if p)
+
+
+_OWN = frozenset(entity.name for entity in fields(Unit))
+
+
+@lru_cache(maxsize=256)
+def _entities(logical: str) -> frozenset[str]:
+    """Return the entities in the name of an output."""
+    return frozenset(re.findall(r"{(\w+)}", templates()[logical]))
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class Job:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     group: Hashable = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of everything that decides the content of the outputs."""
         return hashlib.sha256(canonical(self.ingredients()).encode()).hexdigest()

@@ -6,7 +6,8 @@ Written as maps with one column a head (``desc-<model>Heads``), once per run and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import blas, crossval, design, heads, multiple
-from bids_brainlm.steps import encoding_columns, encoding_runs
+from bids_brainlm.steps import encoding_columns, encoding_runs, significance
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "heads"
 VERSION = 1
+MORE_COPIES = 8  # of the targets, besides one a band and one a fold; see `heads.fit_heads`
 DESCRIPTIONS = {
     "r": "Pearson r of each head's own part of the prediction with the data, mean over folds",
     "norm": "L2 norm of each head's weights over its columns and delays, mean over folds",
@@ -101,7 +103,9 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Encode several runs of one story with all heads of one model."""
-    return encoding_runs.each_batch(jobs, lambda batch: _batch(batch, settings, resources))
+    return encoding_runs.each_batch(
+        jobs, lambda batch: _batch(batch, settings, resources), resources.mem_gb
+    )
 
 
 def _batch(
@@ -114,26 +118,63 @@ def _batch(
     band, labels, head_dim = encoding_columns.heads_band(job, scaling, n_trs)
     bands = [*nuisance, band]
     plan = _plan(job, settings, n_trs, len(bands))
-    length = min(settings.block_length, len(plan.rows) // 6)
+    length = min(settings.block_length or significance.FIXED_BLOCK, len(plan.rows) // 6)
     resources.progress(f"{job.unit}: {len(labels)} heads, {len(batch)} runs")
+    targets = [person.targets for person in batch]
+    pieces = encoding_runs.pieces(
+        [y.shape[1] for y in targets],
+        n_trs,
+        len(bands) + settings.cv + MORE_COPIES,
+        n_workers=1,
+        mem_gb=resources.mem_gb,
+    )
+    found: list[list[heads.HeadResult]] = [[] for _ in batch]
     with blas.single_threaded():
-        found = heads.headwise(
-            bands,
-            np.arange(len(labels) * head_dim).reshape(-1, head_dim),
-            [person.targets for person in batch],
-            plan,
-            main="model",
-            knockout=True,
-            test=heads.HeadTest(length, settings.n_permutations, (settings.seed, 3)),
-        )
+        for piece in pieces:
+            results = heads.headwise(
+                bands,
+                np.arange(len(labels) * head_dim).reshape(-1, head_dim),
+                [targets[k][:, some] for k, some in piece],
+                plan,
+                main="model",
+                knockout=True,
+                test=heads.HeadTest(length, settings.n_permutations, (settings.seed, 3)),
+            )
+            for (k, _), result in zip(piece, results, strict=True):
+                found[k].append(_without_series(result))
     outcomes = []
-    for person, result in zip(batch, found, strict=True):
+    for person, parts in zip(batch, found, strict=True):
         try:
-            _write(person, result, labels, plan, bands, settings)
+            _write(person, _joined(parts), labels, plan, bands, settings)
             outcomes.append(Outcome(person.job))
         except BrainLMError as error:
             outcomes.append(Outcome(person.job, error))
     return outcomes
+
+
+def _without_series(result: heads.HeadResult) -> heads.HeadResult:
+    """Drop what is as large as the data and not needed any more."""
+    none = np.empty((0, 0))
+    return replace(result, model=replace(result.model, prediction=none, observed=none))
+
+
+def _joined(parts: Sequence[heads.HeadResult]) -> heads.HeadResult:
+    """Put the pieces of one run together."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def whole(name: str, axis: int = 0) -> np.ndarray:
+        return np.concatenate([attrgetter(name)(part) for part in parts], axis=axis)
+
+    model = replace(
+        parts[0].model,
+        r=whole("model.r"),
+        rjoint=whole("model.rjoint"),
+        r2=whole("model.r2"),
+        alpha_index=whole("model.alpha_index", 1),
+        gamma_index=whole("model.gamma_index", 1),
+    )
+    return heads.HeadResult(whole("r"), whole("norms"), model, whole("r2_loss"), whole("p"))
 
 
 def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
@@ -201,7 +242,9 @@ def _meta(
         "alphas": np.bincount(model.alpha_index.ravel(), minlength=len(plan.alphas)),
         "gammas": gammas.mean(axis=(0, 1)),
         "significant": int(np.nansum(q <= float(job.settings["fdr"]))),
-        "block_length": min(int(job.settings["block_length"]), len(plan.rows) // 6),
+        "block_length": min(
+            int(job.settings["block_length"]) or significance.FIXED_BLOCK, len(plan.rows) // 6
+        ),
     }
     meta = describe(job, ["value"], [fitted], plan, bands)
     meta["Columns"] = list(labels)

@@ -384,7 +384,8 @@ def test_isc_equals_an_independent_computation(data, story):
     assert stored == pytest.approx(own.T, abs=1e-6)
     path = tree.group_file(data.out, story, "stat-isc_boldmap.tsv")
     assert tree.table(path)[0][0] == "value"
-    isc = tree.table(path)[1][:, 0]
+    isc, low = tree.table(path)[1][:, 0], tree.table(path)[1][:, 1]
+    assert tree.table(path)[0][1] == "ci_low"
     assert isc == pytest.approx(np.tanh(np.arctanh(own).mean(axis=0)), abs=1e-6)
     signal = ~data.of_kind("noise")
     assert isc[signal].mean() > 0.1 if story == "black" else isc.max() > 0.1
@@ -394,7 +395,8 @@ def test_isc_equals_an_independent_computation(data, story):
             for stat in ("mean", "normalized")
         )
         mean = mean[:, : scaled.shape[1]]
-        expected = np.where(isc[:, None] >= 0.05, mean / isc[:, None], np.nan)
+        usable = (isc >= 0.05) & ~(low <= 0)
+        expected = np.where(usable[:, None], mean / isc[:, None], np.nan)
         assert scaled == pytest.approx(expected, abs=1e-6, nan_ok=True)
         assert np.isfinite(scaled).any()
 

@@ -18,7 +18,6 @@ HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns"
            "group_tables", "significance", "run_checks")
 STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem not in HELPERS)
 NOT_YET = {
-    "executor": "one choice so far; dask and slurm come with their own issue",
     "skip_bids_validation": "the input's names are checked leniently, there is nothing to skip yet",
 }
 
@@ -89,6 +88,7 @@ def test_every_setting_that_changes_results_is_used_somewhere():
     text = "".join(p.read_text("utf-8") for p in (PACKAGE / "plan").glob("*.py"))
     text += (PACKAGE / "runner.py").read_text("utf-8") + (PACKAGE / "cli.py").read_text("utf-8")
     text += (PACKAGE / "pages.py").read_text("utf-8")
+    text += "".join(p.read_text("utf-8") for p in (PACKAGE / "executors").glob("*.py"))
     unused = [name for name, (section, _) in config.declared().items()
               if name not in {*used, *NOT_YET} and f".{name}" not in text]
     assert unused == []
