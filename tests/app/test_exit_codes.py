@@ -383,7 +383,11 @@ def _limited(size: int) -> None:
 
 @pytest.mark.parametrize(
     ("size", "culprit"),
-    [(20_000, "task-alice_words.tsv"), (100_000, "features.nc"), (150_000, "sub-18.html")],
+    [
+        (20_000, "task-alice_words.tsv"),
+        pytest.param(100_000, "features.nc", marks=pytest.mark.slow),
+        pytest.param(150_000, "sub-18.html", marks=pytest.mark.slow),
+    ],
 )
 def test_74_a_full_disk_leaves_nothing_half_written(small, made, tmp_path, size, culprit):
     """No file can grow beyond a size, as on a disk that fills up."""
@@ -477,7 +481,9 @@ def test_failing_story_with_continue_is_no_success(small, tmp_path, capsys, monk
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["features:", "encoding:"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("features:", marks=pytest.mark.slow), "encoding:"]
+)
 def test_130_interrupted(small, tmp_path, signum, moment):
     """The process leaves within seconds, without a rest, and the next run goes on."""
     out = tmp_path / "out"

@@ -80,6 +80,7 @@ def no_brains(monkeypatch):
         yield patch
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_group_is_as_in_the_report(out, no_brains):
     files = reports.group_report(out, **CALL)
     no_brains.undo()
@@ -90,6 +91,7 @@ def test_every_figure_of_a_few_parcels_is_as_in_the_report(small):
     check_all(small, reports.group_report(small, **CALL), figures.list_figures(small), None)
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_participant_is_as_in_the_report(out, no_brains):
     files = reports.participant_report(out, "02", **CALL)
     no_brains.undo()

@@ -121,6 +121,7 @@ def test_killed_at_any_moment_the_next_run_ends_in_the_same_tree(small, made, tm
         assert leftovers(out) == []
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(small, made, tmp_path):
     reference = tree(made)
     same = [start(*arguments(small, tmp_path / "same")) for _ in range(2)]

@@ -512,7 +512,9 @@ def test_decoding_and_correspondence_over_heads(quick):
 
 
 @pytest.mark.parametrize("flags", [
-    ["--preset", "paper", "--n-iter", "2"], ["--silence", "ffill"], ["--silence", "zero-unscaled"],
+    ["--preset", "paper", "--n-iter", "2"],
+    pytest.param(["--silence", "ffill"], marks=pytest.mark.slow),
+    pytest.param(["--silence", "zero-unscaled"], marks=pytest.mark.slow),
     ["--voxelwise"],
 ])
 def test_presets_voxels_and_silence_policies_run_to_the_group(quick, flags):

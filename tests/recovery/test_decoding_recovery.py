@@ -41,7 +41,11 @@ MAKERS = {
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("mild", marks=pytest.mark.slow), "strong", "drift"]  # the harder ones
+    "kind", [
+        pytest.param("mild", marks=pytest.mark.slow),
+        "strong",  # the hardest
+        pytest.param("drift", marks=pytest.mark.slow),
+    ],
 )
 def test_p_is_uniform_without_a_link(kind):
     """Autocorrelated heads and labels that know nothing of each other, C chosen inside."""
