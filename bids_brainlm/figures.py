@@ -36,7 +36,6 @@ MANY = 2000
 """Shapes from which on a part of a figure becomes a bitmap in SVG and PDF files."""
 
 DPI = 300
-"""Dots an inch of bitmaps: of PNG files, and of pictures that are made of several parts."""
 
 
 def list_figures(
