@@ -22,7 +22,18 @@ from bids_brainlm.steps.base import Job, made_by
 
 MODEL_STEPS = ("features", "attention", "surprisal", "representations", "decoding")
 FITS = ("encoding", "heads", "partial")
-GROUP_STEPS = ("ceilings", "group", "layers", "correspondence", "comparison", "specialization")
+GROUP_STEPS = (
+    "ceilings",
+    "reliability",
+    "alignment",
+    "group",
+    "layers",
+    "correspondence",
+    "comparison",
+    "specialization",
+    "pooled",
+    "ladder_group",
+)
 
 PROCESS = 0.12  # GB: Python, numpy, scipy, nibabel
 WORDS = 0.13  # GB: xarray, transcripts, tokenizers
