@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,8 +91,7 @@ def _run(settings: config.Config) -> int:
         from bids_brainlm import runner
 
         settings = replace(settings, execution=replace(execution, offline=offline))
-        stamp = time.strftime("%Y%m%dT%H%M%S")
-        return runner.run(settings, f"{stamp}p{os.getpid()}", cli.print_out)
+        return runner.run(settings, cli.run_id(), cli.print_out)
 
 
 @contextmanager

@@ -182,6 +182,13 @@ def print_out(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def run_id() -> str:
+    """Return a name for a call's log files that no other call has, not even of this process."""
+    now = time.time_ns()
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.localtime(now // 10**9))
+    return f"{stamp}{now // 10**6 % 1000:03d}p{os.getpid()}"
+
+
 def set_environment(settings: config.Config) -> None:
     """Set what libraries read when they are imported: threads."""
     threads = str(settings.execution.omp_nthreads)
@@ -202,8 +209,7 @@ def _run(settings: config.Config) -> int:
             from bids_brainlm import runner
 
             settings = replace(settings, execution=replace(execution, offline=offline))
-            stamp = time.strftime("%Y%m%dT%H%M%S")
-            return runner.run(settings, f"{stamp}p{os.getpid()}", print_out)
+            return runner.run(settings, run_id(), print_out)
     except BrainLMError as error:
         return _report(error)
     except KeyboardInterrupt:
