@@ -283,6 +283,23 @@ def compare(problem: Problem, deltas: np.ndarray, scores: np.ndarray) -> dict[st
     }
 
 
+def against(row: Row, median: dict[str, float], agree: dict[str, dict]) -> list[dict]:
+    """Describe the peers of a row: their time for all draws, the ratio, and how far they agree."""
+    peers = []
+    for peer in row.peers:
+        total = continued(peer.n_iter, [median[f"{peer.name}/{count}"] for count in peer.n_iter])
+        peers.append(
+            {
+                "name": peer.name,
+                "n_iter_run": peer.n_iter,
+                "cpu_s": round(total, 2),
+                "ratio": round(total / median["ours"], 1),
+                **agree[peer.name],
+            }
+        )
+    return peers
+
+
 def measure(row: Row) -> dict:
     """Run one row."""
     problem = simulate(row)
@@ -312,18 +329,6 @@ def measure(row: Row) -> dict:
     products = sum(a * b for a, b in zip(n_train, n_validation, strict=True))
     flops = 2.0 * products * n_targets * N_GAMMAS * len(row.alphas)
     peak = statistics.median(gemm)
-    peers = []
-    for peer in row.peers:
-        total = continued(peer.n_iter, [median[f"{peer.name}/{count}"] for count in peer.n_iter])
-        peers.append(
-            {
-                "name": peer.name,
-                "n_iter_run": peer.n_iter,
-                "cpu_s": round(total, 2),
-                "ratio": round(total / median["ours"], 1),
-                **agree[peer.name],
-            }
-        )
     return {
         "row": row.name,
         "n_rows": len(problem.targets[0]),
@@ -343,7 +348,7 @@ def measure(row: Row) -> dict:
         "sgemm_gflops": round(peak, 1),
         "share_of_sgemm": round(flops / median["search"] / 1e9 / peak, 2),
         "peak_mib_above_data": round(peak_memory(problem) / 2**20),
-        "peers": peers,
+        "peers": against(row, median, agree),
         "load": [round(value, 2) for value in os.getloadavg()],
     }
 

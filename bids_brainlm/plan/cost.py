@@ -27,6 +27,7 @@ TEST_FLOPS = 4e9  # permutations
 READ_BYTES = 2.5e8  # bytes of an image, decompressed
 CLEAN_BYTES = 6e7  # bytes of the voxels that are cleaned
 PARSER_WORDS = 400.0  # words a second
+CEILING_BYTES = 1.3e6  # tables of series a second: 12 to 46 people x 534 rows x 400 parcels
 PAGE_SECONDS = 4.0
 PAGE_BYTES = 1e6
 FILE_SECONDS = 0.008  # an output: compressed, written, synchronised, hashed
@@ -156,6 +157,8 @@ def estimate(step: str, size: Size) -> Cost:
             _fit_seconds(size, step) + files, CELL_BYTES * cells + FILE_BYTES * size.outputs
         )
     disk = FILE_BYTES * size.outputs + 100.0 * size.n_trs
+    if step == "reliability":
+        return Cost(0.2 + files + size.inputs / CEILING_BYTES, disk)
     if step == "linguistic":
         return Cost(5.0 + size.words / PARSER_WORDS + files, disk)
     if step == "representations":

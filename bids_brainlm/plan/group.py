@@ -104,6 +104,8 @@ def plan(config: Config) -> Plan:
             "; ".join(f"{s.what}: {s.why}" for s in skipped) or "There are no parcel series.",
             hint="Run the participant level for more participants.",
         )
+    if config.stats.tfce and not any(place[2] == VOXELS for place in series):
+        skipped.append(Skip("--tfce", "there are no voxelwise maps; parcels form no clusters"))
     stages["pooled"] += pooled_jobs(stages["group"], config, names)
     kept_stages = [(step, jobs) for step, jobs in stages.items() if jobs]
     return Plan(kept_stages, skipped=tuple(skipped), descriptions=_descriptions(stages))

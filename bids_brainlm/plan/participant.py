@@ -232,7 +232,7 @@ def _encoding(
     word_job, series = upstream[:2]
     unit = Unit(**{**asdict(series.unit), "model": label, "feature": feature})
     step = heads if feature == "heads" else encoding
-    predicts = config.encoding.predictions and feature in PAIR
+    predicts = config.encoding.predictions
     more = {} if feature == "heads" else {"bands": bands, "predictions": predicts}
     layers = list(config.features.layers) if feature in encoding_columns.LAYERED else []
     return Job(

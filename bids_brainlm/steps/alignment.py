@@ -12,10 +12,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import read_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import alignment
 from bids_brainlm.steps import group_files, run_checks
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by
 
 NAME = "alignment"
 VERSION = 1
@@ -45,14 +44,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Estimate the lags of several stories."""
-    outcomes = []
-    for job in jobs:
-        try:
-            outcomes.append(Outcome(job, warnings=tuple(_align(job, settings))))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit.story}: alignment")
-    return outcomes
+    return each_job(jobs, lambda job: _align(job, settings), resources, "alignment")
 
 
 def _align(job: Job, settings: Params) -> list[str]:

@@ -21,6 +21,7 @@ from typing import TypeVar
 from bids_brainlm import __version__
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names, templates
+from bids_brainlm.errors import BrainLMError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -155,6 +156,39 @@ def each(
         return list(pool.map(function, items))
     finally:
         pool.shutdown(wait=writes, cancel_futures=True)
+
+
+def each_job(
+    jobs: Sequence[Job],
+    make: Callable[[Job], Sequence[str] | None],
+    resources: Resources,
+    what: str,
+) -> list[Outcome]:
+    """Make one job after the other and keep each one's error.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    make : callable
+        Makes a job; returns warnings, or nothing.
+    resources : Resources
+        Is told of every job.
+    what : str
+        What is made, for people.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of the jobs.
+    """
+    outcomes = []
+    for job in jobs:
+        try:
+            outcomes.append(Outcome(job, warnings=tuple(make(job) or ())))
+        except BrainLMError as error:
+            outcomes.append(Outcome(job, error))
+        resources.progress(f"{job.unit}: {what}")
+    return outcomes
 
 
 def made_by(job: Job, step: str) -> Job:

@@ -12,10 +12,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import isc, scores
 from bids_brainlm.steps import group_files
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "ceilings"
 VERSION = 1
@@ -54,14 +53,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Compute the ceilings of several stories."""
-    outcomes = []
-    for job in jobs:
-        try:
-            outcomes.append(Outcome(job, warnings=tuple(_ceiling(job, settings))))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit.story}: ceilings")
-    return outcomes
+    return each_job(jobs, lambda job: _ceiling(job, settings), resources, "ceilings")
 
 
 def _ceiling(job: Job, settings: Params) -> list[str]:

@@ -16,10 +16,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import rows_of
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import comparison
 from bids_brainlm.steps import group_files, regions
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish
 
 NAME = "comparison"
 VERSION = 1
@@ -68,15 +67,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Compare the feature spaces of several stories."""
-    outcomes = []
-    for job in jobs:
-        try:
-            _compare(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit.story}: comparison of feature spaces")
-    return outcomes
+    return each_job(jobs, lambda job: _compare(job, settings), resources, "spaces compared")
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import multiple
 from bids_brainlm.numerics.correspondence import correspond, correspond_people
 from bids_brainlm.steps import group_files, regions
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by, stamp
 
 NAME = "correspondence"
 VERSION = 3
@@ -71,15 +70,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Correlate decoding and encoding over heads, for several stories and models."""
-    outcomes = []
-    for job in jobs:
-        try:
-            _correspond(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit}: correspondence")
-    return outcomes
+    return each_job(jobs, lambda job: _correspond(job, settings), resources, "correspondence")
 
 
 def _correspond(job: Job, settings: Params) -> None:

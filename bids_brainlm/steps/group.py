@@ -13,10 +13,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import multiple, resampling, tfce
 from bids_brainlm.steps import group_files, regions
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by, stamp
 
 NAME = "group"
 VERSION = 4
@@ -108,14 +107,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Make the group maps of several feature spaces."""
-    outcomes = []
-    for job in jobs:
-        try:
-            outcomes.append(Outcome(job, warnings=tuple(_maps(job, settings))))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit.story} {job.unit.feature}: group maps")
-    return outcomes
+    return each_job(jobs, lambda job: _maps(job, settings), resources, "group maps")
 
 
 def _read(job: Job, stat: str) -> group_files.People:

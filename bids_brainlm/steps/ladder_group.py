@@ -12,10 +12,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import multiple, nested, resampling
 from bids_brainlm.steps import group_files, regions
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "ladder_group"
 VERSION = 1
@@ -77,15 +76,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Make the group maps of several ladders."""
-    outcomes = []
-    for job in jobs:
-        try:
-            _maps(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit.story} {job.unit.feature}: group ladder")
-    return outcomes
+    return each_job(jobs, lambda job: _maps(job, settings), resources, "group ladder")
 
 
 def _maps(job: Job, settings: Params) -> None:

@@ -12,10 +12,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import read_map, rows_of, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import layers, specificity
 from bids_brainlm.steps import group_files, regions
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "layers"
 VERSION = 2
@@ -68,15 +67,7 @@ def record(unit: Unit, names: Names, descs: Sequence[str]) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Describe the layers of several stories and models."""
-    outcomes = []
-    for job in jobs:
-        try:
-            _describe(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit}: layer preference")
-    return outcomes
+    return each_job(jobs, lambda job: _describe(job, settings), resources, "layer preference")
 
 
 def _describe(job: Job, settings: Params) -> None:

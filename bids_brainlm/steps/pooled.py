@@ -15,11 +15,11 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import rows_of, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError, DataError
+from bids_brainlm.errors import DataError
 from bids_brainlm.numerics import multiple
 from bids_brainlm.numerics.stratified import stratified_test
 from bids_brainlm.steps import group_files, regions
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "pooled"
 VERSION = 1
@@ -71,15 +71,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Pool the stories of several feature spaces."""
-    outcomes = []
-    for job in jobs:
-        try:
-            _pool(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"all stories {job.unit.feature}: group maps")
-    return outcomes
+    return each_job(jobs, lambda job: _pool(job, settings), resources, "group maps")
 
 
 def _pool(job: Job, settings: Params) -> None:

@@ -12,10 +12,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import blas, ceilings, isc_tests, multiple
 from bids_brainlm.steps import group_files
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, stamp
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 from bids_brainlm.steps.encoding_sidecar import gap_in_trs
 
 NAME = "reliability"
@@ -75,16 +74,8 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Compute the ceilings of several stories."""
-    outcomes = []
-    for job in jobs:
-        try:
-            with blas.single_threaded():
-                _write(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit.story}: further ceilings")
-    return outcomes
+    with blas.single_threaded():
+        return each_job(jobs, lambda job: _write(job, settings), resources, "further ceilings")
 
 
 def _write(job: Job, settings: Params) -> None:

@@ -45,7 +45,7 @@ def leakage(job: Job, plan: crossval.Plan, source: Mapping[str, object]) -> dict
         plan.inner,
         delays=plan.delays,
         tr=tr,
-        context_trs=_context(source, n_trs),
+        context_trs=_context(source, plan, n_trs),
         words=stories.row_words(words.outputs["words"], n_trs),
     )
     findings = [
@@ -66,10 +66,13 @@ def leakage(job: Job, plan: crossval.Plan, source: Mapping[str, object]) -> dict
     }
 
 
-def _context(source: Mapping[str, object], n_trs: int) -> int | None:
-    """Return how many TRs of text the model saw; None where contexts begin anew at folds."""
+def _context(source: Mapping[str, object], plan: crossval.Plan, n_trs: int) -> int | None:
+    """Return how many TRs of text the model saw; None where contexts begin anew at these folds."""
     model = source.get("Model")
-    if not isinstance(model, Mapping) or source.get("ContextBorders"):
+    borders = list(source.get("ContextBorders") or ())
+    if not isinstance(model, Mapping):
+        return None
+    if borders and borders == [int(fold.test[0]) for fold in plan.outer[1:]]:
         return None
     if model.get("Context") == "growing":
         return n_trs

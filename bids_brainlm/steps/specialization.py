@@ -16,10 +16,9 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import correspondence, multiple, specialization
 from bids_brainlm.steps import group_files
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by
 
 NAME = "specialization"
 VERSION = 2
@@ -79,15 +78,7 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Find the components of several stories and models."""
-    outcomes = []
-    for job in jobs:
-        try:
-            _specialize(job, settings)
-            outcomes.append(Outcome(job))
-        except BrainLMError as error:
-            outcomes.append(Outcome(job, error))
-        resources.progress(f"{job.unit}: specialization")
-    return outcomes
+    return each_job(jobs, lambda job: _specialize(job, settings), resources, "specialization")
 
 
 def _specialize(job: Job, settings: Params) -> None:

@@ -170,10 +170,9 @@ def test_spaces_are_compared_at_the_layer_of_the_other_half(out):
         kept = [k for k, c in enumerate(each[0][1]) if c != "layer00"]
         values = np.stack([one[2][:, kept] for one in each])
         picked = np.empty(values.shape[:2])
-        for k, (mine, others) in enumerate([([0, 2], [1]), ([1], [0, 2])]):
+        for mine, others in [([0, 2], [1]), ([1], [0, 2])]:
             best = values[others].mean(axis=0).argmax(axis=1)
             picked[mine] = values[mine][:, np.arange(len(best)), best]
-            assert k < 2
         z[desc] = picked
     table = write.read_tsv(out / "group" / f"{PLACE}Rois_comparison.tsv")
     rows = {(a, b, r): k for k, (a, b, r) in enumerate(
