@@ -188,10 +188,9 @@ def group_job(
         if any(path.is_file() for path in paths.values()):  # one that lacks is an error later
             available.append(stat)
             files.update({f"{stat}:{p}:{s}:{r}": path for (p, s, r), path in paths.items()})
+    clusters = config.stats.tfce and place.atlas == VOXELS and not place.regions
     stats = group.statistics(
-        available,
-        has_ceiling=not desc.endswith(NO_CEILING),
-        has_clusters=config.stats.tfce and place.atlas == VOXELS and not place.regions,
+        available, has_ceiling=not desc.endswith(NO_CEILING), has_clusters=clusters
     )
     return Job(
         step=group.NAME,
@@ -202,7 +201,7 @@ def group_job(
         upstream=(ceiling,),
         files=files,
         facts=place.facts(),
-        settings=asdict(group.params(config)),
+        settings={**asdict(group.params(config)), "tfce": clusters},  # no other map depends on it
         fingerprints={names.relative(p): key_of(p) for p in found.values()},
     )
 
