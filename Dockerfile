@@ -1,9 +1,10 @@
 # bids_brainlm, a BIDS-App. What the arguments mean: container/install.sh and docs/how-to/containers.md
 #   docker build -t bids_brainlm .
-# BASE: any image with Python 3.11, its venv module and glibc. Pin it by digest where the result
-# must be the same next year: --build-arg BASE=python@sha256:... (docker buildx imagetools inspect
-# python:3.11-slim-bookworm shows today's). A digest stands here as soon as one has been verified.
-ARG BASE=python:3.11-slim-bookworm
+# BASE: any image with Python 3.11, its venv module and glibc. The default is Python 3.11.14 on Debian
+# 12 (3.11.14-slim-bookworm), pinned by the digest
+# of its multi-architecture index; for security updates of its system packages, give a newer one
+# (docker buildx imagetools inspect python:3.11-slim-bookworm shows today's).
+ARG BASE=python@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${BASE} AS build
 ARG VARIANT=cpu
