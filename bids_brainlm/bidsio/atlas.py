@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bids_brainlm.bidsio.grids import Grid
 from bids_brainlm.bidsio.names import alphanumeric, parse_entities
 from bids_brainlm.bidsio.stream import load_image, read_data
 from bids_brainlm.bidsio.write import read_tsv
@@ -39,10 +41,10 @@ class Atlas:
         The label image.
     space : str or None
         The template that the file name states.
-    labels : array of int, shape (x, y, z)
+    labels : array of int, shape (x, y, z) or (n_locations,)
         Original values.
-    affine : array, shape (4, 4)
-        To mm.
+    affine : array, shape (4, 4), or None
+        Of a volume, to mm.
     index : array of int, shape (n_parcels,)
         Value of each parcel, ascending as in the table.
     names, hemispheres, networks : tuple of str
@@ -51,6 +53,10 @@ class Atlas:
         False where positions mean nothing: no brain pictures can be drawn.
     warnings : tuple of str
         What to report.
+    grid : Grid or None
+        What the locations of surfaces and CIFTI are.
+    right : Path or None
+        The label file of the right hemisphere.
     """
 
     label: str
@@ -58,13 +64,22 @@ class Atlas:
     path: Path
     space: str | None
     labels: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
     index: np.ndarray
     names: tuple[str, ...]
     hemispheres: tuple[str, ...]
     networks: tuple[str, ...]
     anatomical: bool
     warnings: tuple[str, ...]
+    grid: Grid | None = None
+    right: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that it was read from; none where the images bring their parcels."""
+        if self.path.name.endswith(".ptseries.nii"):
+            return ()
+        return (self.path,) if self.right is None else (self.path, self.right)
 
     @property
     def n_parcels(self) -> int:
@@ -81,7 +96,7 @@ class GridAtlas:
     """
 
     labels: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
     n_voxels: np.ndarray
 
     @property
@@ -127,7 +142,7 @@ def resolve_atlas(
                 hint="Give a label image or a TemplateFlow name with --atlas.",
             )
         return _read(path, name, space)
-    home = home or Path(os.environ.get("TEMPLATEFLOW_HOME") or "~/.cache/templateflow").expanduser()
+    home = templateflow_home(home)
     found = _in_templateflow(home, name, space)
     present = [path for path in found if path.is_file() and path.stat().st_size]
     if not present and not offline:
@@ -143,7 +158,26 @@ def resolve_atlas(
     return _read(present[0], name, space)
 
 
-def _spelling(path: Path) -> str:
+def templateflow_home(given: Path | None = None) -> Path:
+    """Return the TemplateFlow folder: ``given``, else the environment's, else the usual one."""
+    usual = os.environ.get("TEMPLATEFLOW_HOME") or "~/.cache/templateflow"
+    return given or Path(usual).expanduser()
+
+
+def fslr_sphere(home: Path, side: str) -> Path:
+    """Return where TemplateFlow has the sphere of fsLR 32k in the space of fsaverage."""
+    return home / "tpl-fsLR" / f"tpl-fsLR_space-fsaverage_hemi-{side}_den-32k_sphere.surf.gii"
+
+
+def fsaverage_meshes(home: Path, side: str, n_vertices: int) -> list[Path]:
+    """Return the meshes of fsaverage with so many vertices that TemplateFlow has."""
+    density = {2562: "3k", 10242: "10k", 40962: "41k", 163842: "164k"}.get(n_vertices, "none")
+    folder = home / "tpl-fsaverage"
+    found = folder.glob(f"tpl-fsaverage*_hemi-{side}_*den-{density}_*.surf.gii")
+    return sorted(path for path in found if path.is_file() and path.stat().st_size)
+
+
+def spelling(path: Path) -> str:
     """Return the name of an atlas file: atlas, seg, scale and desc joined."""
     labels = parse_entities(path).entities
     return "".join(labels.get(key, "") for key in ("atlas", "seg", "scale", "desc"))
@@ -153,7 +187,7 @@ def _in_templateflow(home: Path, name: str, space: str | None) -> list[Path]:
     """Return the label images of an atlas, preferred resolution first."""
     folder = home / f"tpl-{space}"
     wanted = alphanumeric(name).lower()
-    paths = [path for path in folder.glob("**/*_dseg.nii.gz") if _spelling(path).lower() == wanted]
+    paths = [path for path in folder.glob("**/*_dseg.nii.gz") if spelling(path).lower() == wanted]
 
     def rank(path: Path) -> tuple[int, str]:
         label = parse_entities(path).entities.get("res", "")
@@ -201,7 +235,9 @@ def _read(path: Path, name: str, space: str | None) -> Atlas:
     present = np.unique(labels[labels > 0])
     if not present.size:
         raise DataError(f"{path}: found no labelled voxel, expected an atlas.")
-    index, names, hemispheres, networks = _table(path, present)
+    tables = [item for item in _siblings(path, ".tsv") if item.is_file()]
+    file = next((item for item in tables if item.stat().st_size), None)
+    index, names, hemispheres, networks = parcel_table(file, present, path.name)
     parsed = parse_entities(path)
     stated = parsed.entities.get("tpl") or parsed.entities.get("space")
     warnings = []
@@ -213,7 +249,7 @@ def _read(path: Path, name: str, space: str | None) -> Atlas:
     if names[0] == f"parcel{index[0]}":
         warnings.append("the atlas has no table of names; parcels are called by their numbers")
     return Atlas(
-        label=alphanumeric(_spelling(path)) or alphanumeric(path.name.partition(".")[0]),
+        label=alphanumeric(spelling(path)) or alphanumeric(path.name.partition(".")[0]),
         name=name,
         path=path,
         space=stated,
@@ -248,15 +284,27 @@ def _says_anatomical(path: Path) -> bool:
 _Table = tuple[np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
-def _table(path: Path, present: np.ndarray) -> _Table:
+def parcel_table(file: Path | None, present: np.ndarray, image: str) -> _Table:
     """Return index, names, hemispheres and networks of the parcels.
+
+    Parameters
+    ----------
+    file : Path or None
+        Table with the columns ``index`` and ``name``, and maybe ``hemisphere`` and ``network``.
+    present : array of int
+        Labels that occur.
+    image : str
+        Name of the label image, for messages.
+
+    Raises
+    ------
+    DataError
+        The table is damaged, lacks a label or lists one twice.
 
     Notes
     -----
     Without a table every value of the image is a parcel called ``parcel<value>``.
     """
-    tables = [item for item in _siblings(path, ".tsv") if item.is_file()]
-    file = next((item for item in tables if item.stat().st_size), None)
     if file is None:
         names = tuple(f"parcel{value}" for value in present)
         return present, names, ("",) * len(names), ("",) * len(names)
@@ -273,19 +321,23 @@ def _table(path: Path, present: np.ndarray) -> _Table:
     unknown = np.setdiff1d(present, index)
     if unknown.size or len(set(values)) != len(values):
         raise DataError(
-            f"{file}: found {len(unknown)} labels of {path.name} that it does not list "
+            f"{file}: found {len(unknown)} labels of {image} that it does not list "
             f"(first: {unknown[:1]}) or numbers that it lists twice, expected each label once.",
             hint="Mend the table of the atlas, or take it away: labels then get their number.",
         )
     names = tuple(table["name"][k] for _, k in rows)
-    guesses = [_HEMISPHERE.search(name) for name in names]
-    columns = []
-    for column, group in (("hemisphere", 1), ("network", 2)):
+    columns = list(guessed(names))
+    for place, column in enumerate(("hemisphere", "network")):
         if column in table:
-            columns.append(tuple(table[column][k].replace("n/a", "") for _, k in rows))
-        else:
-            columns.append(tuple(guess.group(group) if guess else "" for guess in guesses))
+            columns[place] = tuple(table[column][k].replace("n/a", "") for _, k in rows)
     return index, names, columns[0], columns[1]
+
+
+def guessed(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return hemisphere and network that the names of parcels tell; empty where they do not."""
+    found = [_HEMISPHERE.search(name) for name in names]
+    first, second = ([one.group(k) if one else "" for one in found] for k in (1, 2))
+    return tuple(first), tuple(second)
 
 
 def to_grid(atlas: Atlas, shape: tuple[int, int, int], affine: np.ndarray) -> GridAtlas:

@@ -1,4 +1,7 @@
-"""Find cleaned or preprocessed BOLD images with their masks, confounds and sidecars."""
+"""Find cleaned or preprocessed BOLD images with their masks, confounds and sidecars.
+
+Volumes, pairs of surfaces and CIFTI series; what counts as such is said in `candidates`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bids_brainlm.bidsio.candidates import candidate_state, hemispheres, of_atlas
 from bids_brainlm.bidsio.dataset import (
     Filters,
     Listing,
@@ -24,8 +28,11 @@ from bids_brainlm.bidsio.names import ParsedName
 from bids_brainlm.errors import ConfigError, MissingInputError
 
 _IMAGES = (".nii.gz", ".nii")
-_NOT_OF_RUN = frozenset({"space", "res", "den", "hemi", "desc", "label"})
+_NOT_OF_RUN = frozenset(
+    {"space", "res", "den", "hemi", "desc", "label", "atlas", "seg", "scale", "stat", "cohort"}
+)
 _CONFOUNDS = (("confounds", "timeseries"), ("confounds", "regressors"))
+_GRIDS = ("res", "den")  # entities
 _ANNEX_POINTER = b"/annex/objects/"
 
 
@@ -33,9 +40,11 @@ _ANNEX_POINTER = b"/annex/objects/"
 class BoldRun:
     """A derivative BOLD image and what belongs to it.
 
-    ``present`` is False where the content is absent (a dangling git-annex link); ``desc`` is
-    ``clean`` or ``preproc``; ``dataset`` is the name of the folder ``root`` that the image
-    comes from; ``tr`` in s is that of the derivative's sidecar, None without one.
+    ``present`` is False where the content is absent (a dangling git-annex link) or a hemisphere
+    is missing; ``path`` is that of the left hemisphere and ``right`` of the other, if there are
+    two. ``desc`` is ``clean``, ``preproc`` or ``smoothed`` (uncleaned as well); ``dataset`` is
+    the name of the folder ``root`` that the image comes from; ``tr`` in s is that of the
+    derivative's sidecar, None without one.
     """
 
     participant: str
@@ -54,6 +63,7 @@ class BoldRun:
     confounds_json: Path | None
     sidecar: dict[str, object]
     tr: float | None
+    right: Path | None = None
 
     @property
     def key(self) -> RunKey:
@@ -66,9 +76,22 @@ class BoldRun:
         return run_name(self.key)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the image, one a hemisphere."""
+        return (self.path,) if self.right is None else (self.path, self.right)
+
+    @property
     def fetch_command(self) -> str:
         """The command that gets the content of an absent image."""
-        return f"datalad get {self.path}"
+        return f"datalad get {' '.join(map(str, self.files))}"
+
+    @property
+    def why_absent(self) -> str:
+        """Say why an image that is not present cannot be read."""
+        missing = [path.name for path in self.files if not os.path.lexists(path)]
+        if missing:
+            return f"one hemisphere is missing: found no {missing[0]}"
+        return f"the image has no content here; run: {self.fetch_command}"
 
 
 def is_present(path: Path) -> bool:
@@ -163,10 +186,8 @@ class _Found:
     path: Path
     root: Path
     levels: tuple[Listing, ...]
-
-    @property
-    def desc(self) -> str:
-        return self.parsed.entities["desc"]
+    desc: str
+    right: Path | None = None
 
     @property
     def signature(self) -> _Signature:
@@ -193,6 +214,7 @@ def find_bold(
     space: str | None = None,
     resolution: str | None = None,
     denoise: str = "auto",
+    atlas: str = "",
 ) -> list[BoldRun]:
     """Find one BOLD image for each run.
 
@@ -203,10 +225,13 @@ def find_bold(
     filters : Filters, optional
         Labels to take.
     space, resolution : str, optional
-        Values of the entities ``space`` and ``res``.
+        Values of the entities ``space`` and ``res`` (or ``den``). Without a space, surfaces and
+        CIFTI count only for runs that have no volume.
     denoise : str
         With ``auto`` and ``none`` a ``desc-clean`` image is preferred over ``desc-preproc``;
         a named confound model needs ``desc-preproc``.
+    atlas : str
+        Which parcellated series is meant, where a run has several, or dense ones as well.
 
     Returns
     -------
@@ -225,7 +250,8 @@ def find_bold(
         _search(root, filters, candidates, helpers)
     found = []
     for key in sorted(candidates, key=lambda key: tuple(label or "" for label in key)):
-        chosen = _choose(key, candidates[key], space, resolution, denoise)
+        wanted = _Wanted(space, resolution, denoise, atlas)
+        chosen = _choose(key, candidates[key], wanted)
         if chosen is not None:
             found.append(_bold_run(key, chosen, helpers))
     spaces = {item.space for item in found}
@@ -256,37 +282,48 @@ def _search(
             if labels.get("ses") != session or not filters.match(*key):
                 continue
             desc = labels.get("desc", "")
-            if parsed.extension in _IMAGES and parsed.suffix == "bold":
-                if desc in ("clean", "preproc"):
-                    candidates[key].append(_Found(parsed, path, root, levels))
+            state = candidate_state(parsed)
+            files = hemispheres(parsed, path) if state is not None else None
+            if files is not None:
+                found = _Found(parsed, files[0], root, levels, state, files[1])
+                candidates[key].append(found)
             elif parsed.extension in _IMAGES and (desc, parsed.suffix) == ("brain", "mask"):
                 helpers.masks[_signature(parsed)].append((root, parsed, path))
             elif parsed.extension == ".tsv" and (desc, parsed.suffix) in _CONFOUNDS:
                 helpers.confounds[_signature(parsed)].append((root, path))
 
 
-def _choose(
-    key: RunKey,
-    candidates: Sequence[_Found],
-    space: str | None,
-    resolution: str | None,
-    denoise: str,
-) -> _Found | None:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which image of a run is asked for, see `find_bold`."""
+
+    space: str | None
+    resolution: str | None
+    denoise: str
+    atlas: str
+
+
+def _choose(key: RunKey, candidates: Sequence[_Found], wanted: _Wanted) -> _Found | None:
     """Return the one image of a run that the settings ask for."""
+    resolution = wanted.resolution
     kept = [
         item
         for item in candidates
-        if (space is None or item.parsed.entities.get("space") == space)
-        and (resolution is None or item.parsed.entities.get("res") == resolution)
+        if (wanted.space is None or item.parsed.entities.get("space") == wanted.space)
+        and (resolution is None or resolution in (item.parsed.entities.get(k) for k in _GRIDS))
     ]
-    order = ("clean", "preproc") if denoise in ("auto", "none") else ("preproc",)
-    for desc in order:
-        fitting = [item for item in kept if item.desc == desc]
+    if wanted.space is None:
+        volumes = [item for item in kept if item.parsed.extension in _IMAGES]
+        kept = volumes or kept
+    automatic = wanted.denoise in ("auto", "none")
+    for desc in ("clean", "preproc", "smoothed") if automatic else ("preproc", "smoothed"):
+        fitting = of_atlas([item for item in kept if item.desc == desc], wanted.atlas)
         if len(fitting) > 1:
             names = "\n".join(f"  {item.path}" for item in fitting)
             raise ConfigError(
                 f"{run_name(key)}: expected one BOLD image, found {len(fitting)}:\n{names}",
-                hint="Choose with --derivatives (one dataset), --space or --resolution.",
+                hint="Choose with --derivatives (one dataset), --space or --resolution; "
+                "parcellated series with --atlas.",
             )
         if fitting:
             return fitting[0]
@@ -304,7 +341,7 @@ def _bold_run(key: RunKey, chosen: _Found, helpers: _Helpers) -> BoldRun:
     return BoldRun(
         *key,
         path=chosen.path,
-        present=is_present(chosen.path),
+        present=all(is_present(p) for p in (chosen.path, chosen.right) if p is not None),
         desc=chosen.desc,
         space=labels.get("space"),
         resolution=labels.get("res"),
@@ -315,12 +352,15 @@ def _bold_run(key: RunKey, chosen: _Found, helpers: _Helpers) -> BoldRun:
         confounds_json=table_json if table_json and os.path.lexists(table_json) else None,
         sidecar=sidecar,
         tr=float(tr) if isinstance(tr, int | float) and tr > 0 else None,
+        right=chosen.right,
     )
 
 
 def _mask(chosen: _Found, helpers: _Helpers) -> Path | None:
     """Return the brain mask on the grid of an image: same dataset first, then templates."""
     labels = chosen.parsed.entities
+    if chosen.parsed.extension not in _IMAGES:
+        return None
     masks = [
         (root, path)
         for root, parsed, path in helpers.masks.get(chosen.signature, [])

@@ -34,7 +34,9 @@ it does not know yet are listed in `.bidsignore`.
 
 - `task-<story>_recording-<name>_stim.tsv.gz`: features of a story, one row a volume
 - `stimuli/`: aligned words, and language-model features as netCDF
-- `sub-<label>/func/`: parcel series (`_timeseries.tsv`) and scores (`_boldmap.tsv`, `.nii.gz`)
+- `sub-<label>/func/`: parcel series (`_timeseries.tsv`) and scores (`_boldmap.tsv` and the same
+  as images: `.nii.gz`, on surfaces `.func.gii` for each hemisphere, as CIFTI `.pscalar.nii` or
+  `.dscalar.nii`)
 - `group/`: ceilings and group statistics
 - `sub-<label>.html`, `group.html`: reports
 - `logs/`: settings, records and the methods section of every run (`CITATION.md`)

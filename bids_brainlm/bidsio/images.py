@@ -10,7 +10,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_brainlm.bidsio.stream import load_image, read_data, read_voxels
+from bids_brainlm.bidsio import grids, spaces
+from bids_brainlm.bidsio.stream import load_image, read_data
 from bids_brainlm.errors import ConfigError, DataError, TimingError
 
 log = logging.getLogger(__name__)
@@ -23,16 +24,19 @@ _CONSTANT = 1e-6  # sd relative to the largest value, below which a voxel counts
 class BoldImage:
     """The header of a BOLD image.
 
-    ``shape`` is that of the grid (three numbers), ``affine`` maps its indices to mm, ``tr``
-    is in s (the sidecar's where there is one).
+    ``shape`` is that of the grid (three numbers; one for surfaces and CIFTI), ``affine`` maps
+    indices of a volume to mm, ``tr`` is in s (the sidecar's where there is one). ``grid`` says
+    what the locations of surfaces and CIFTI are; ``right`` is the file of the other hemisphere.
     """
 
     path: Path
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     n_volumes: int
-    affine: np.ndarray
+    affine: np.ndarray | None
     tr: float
     warnings: tuple[str, ...]
+    grid: grids.Grid | None = None
+    right: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,17 @@ class ParcelSeries:
         return np.isnan(self.series[0])
 
 
-def load_run(path: Path, sidecar_tr: float | None = None) -> BoldImage:
+def load_run(path: Path, sidecar_tr: float | None = None, right: Path | None = None) -> BoldImage:
     """Check the header of a BOLD image.
 
     Parameters
     ----------
     path : Path
-        A NIfTI image.
+        A NIfTI image, a CIFTI series, or the GIFTI file of the left hemisphere.
     sidecar_tr : float, optional
         Repetition time in s of the JSON sidecar, which wins over the header.
+    right : Path, optional
+        The GIFTI file of the right hemisphere.
 
     Returns
     -------
@@ -79,12 +85,18 @@ def load_run(path: Path, sidecar_tr: float | None = None) -> BoldImage:
     Raises
     ------
     DataError
-        The file is not a 4-D image of at least two volumes.
+        The file is not a 4-D image (or series) of at least two volumes, or hemispheres differ.
     TimingError
         Neither sidecar nor header states a repetition time.
     MissingInputError
-        The file is missing or has no content.
+        A file is missing or has no content.
     """
+    if spaces.kind_of_file(path.name) != spaces.VOLUME:
+        grid, n_volumes, stated = grids.open_series(path, right)
+        if n_volumes < 2:
+            raise DataError(f"{path}: found {n_volumes} time point, expected a series.")
+        tr, warnings = _repetition_time(path, sidecar_tr, stated)
+        return BoldImage(path, grid.shape, n_volumes, None, tr, warnings, grid, right)
     image = load_image(path)
     if len(image.shape) != 4 or image.shape[3] < 2:
         raise DataError(f"{path}: found the shape {image.shape}, expected x, y, z and volumes.")
@@ -94,24 +106,31 @@ def load_run(path: Path, sidecar_tr: float | None = None) -> BoldImage:
         unit = "unknown"
     factor = {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
     header_tr = float(image.header.get_zooms()[3]) * factor
-    warnings = []
-    if sidecar_tr is None and not header_tr > 0:
+    tr, warnings = _repetition_time(path, sidecar_tr, header_tr)
+    shape = tuple(int(size) for size in image.shape[:3])
+    return BoldImage(path, shape, int(image.shape[3]), image.affine, tr, warnings)
+
+
+def _repetition_time(
+    path: Path, sidecar_tr: float | None, header_tr: float | None
+) -> tuple[float, tuple[str, ...]]:
+    """Return the repetition time in s and what to report; a header may state none."""
+    if sidecar_tr is None and not (header_tr or 0.0) > 0:
         raise TimingError(
             f"{path}: found no repetition time in sidecar or header, expected one in s.",
             hint="Write RepetitionTime to the JSON sidecar of the image.",
         )
-    if sidecar_tr is not None and abs(header_tr - sidecar_tr) > 1e-3:
-        warnings.append(
+    warnings: tuple[str, ...] = ()
+    if sidecar_tr is not None and header_tr is not None and abs(header_tr - sidecar_tr) > 1e-3:
+        warnings = (
             f"{path.name}: TR is {header_tr:g} s in the header and {sidecar_tr:g} s in the "
-            "sidecar; the sidecar is used"
+            "sidecar; the sidecar is used",
         )
-    tr = header_tr if sidecar_tr is None else float(sidecar_tr)
-    shape = tuple(int(size) for size in image.shape[:3])
-    return BoldImage(path, shape, int(image.shape[3]), image.affine, tr, tuple(warnings))
+    return (float(header_tr) if sidecar_tr is None else float(sidecar_tr)), warnings
 
 
 def parcel_series(
-    path: Path,
+    bold: Path | BoldImage,
     labels: np.ndarray,
     n_labels: int,
     volumes: slice,
@@ -124,9 +143,9 @@ def parcel_series(
 
     Parameters
     ----------
-    path : Path
-        A 4-D NIfTI image.
-    labels : array of int, shape (x, y, z)
+    bold : Path or BoldImage
+        A 4-D NIfTI image, or what `load_run` gave.
+    labels : array of int, shape (x, y, z) or (n_locations,)
         On the grid of the image: 1 to ``n_labels``, 0 outside.
     n_labels : int
         Number of parcels.
@@ -159,7 +178,7 @@ def parcel_series(
     are constant or not finite are left out and counted; voxels are averaged; the parcel's
     series is z-scored (ddof 1). Data are read as float32, all sums are float64.
     """
-    header = load_run(path, 1.0)
+    header = bold if isinstance(bold, BoldImage) else load_run(bold, 1.0)
     window = _check_window(header, labels, volumes, confounds)
     if voxel_scaling not in VOXEL_SCALINGS:
         raise ConfigError(
@@ -169,7 +188,7 @@ def parcel_series(
     flat = np.flatnonzero(flat_labels)
     flat = flat[np.argsort(flat_labels[flat], kind="stable")]
     owner = flat_labels[flat].astype(np.intp) - 1
-    data = read_voxels(path, flat)
+    data = grids.read_locations(header.path, header.right, header.grid, flat)
     basis = None if confounds is None else orthonormal(confounds)
     sums = np.zeros((n_labels, window.stop - window.start))
     n_voxels = np.zeros(n_labels, np.int64)
@@ -184,7 +203,7 @@ def parcel_series(
             n_voxels += np.bincount(members, minlength=n_labels)
     n_dropped = np.bincount(owner, minlength=n_labels) - n_voxels
     series = _standardise(sums, n_voxels)
-    warnings = _report(path.name, n_labels, flat.size - n_finite, n_dropped, series)
+    warnings = _report(header.path.name, n_labels, flat.size - n_finite, n_dropped, series)
     return ParcelSeries(series.T.copy(), n_voxels, n_dropped, warnings)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_brainlm.bidsio import images, write
-from bids_brainlm.bidsio.stream import load_image
+from bids_brainlm.bidsio import grids, images, write
 from bids_brainlm.errors import DataError
 
 
@@ -22,19 +21,23 @@ class MapSet:
     index : tuple of int
         Label numbers of the atlas.
     names : tuple of str
-    labels : array of int, shape (x, y, z)
+    labels : array of int, shape (x, y, z) or (n_locations,)
         Row of the table plus 1; 0 outside.
-    affine : array, shape (4, 4)
+    affine : array, shape (4, 4), or None
+        Of a volume.
+    grid : Grid or None
+        What the locations of surfaces and CIFTI are.
     """
 
     index: tuple[int, ...]
     names: tuple[str, ...]
     labels: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
+    grid: grids.Grid | None = None
 
     @classmethod
     def read(cls, image: Path, table: Path) -> MapSet:
-        """Read the ``stat-label`` map of a run.
+        """Read the ``stat-label`` map of a run: ``image`` is that of the left hemisphere, if any.
 
         Raises
         ------
@@ -43,14 +46,13 @@ class MapSet:
         """
         columns = write.read_tsv(table)
         index = tuple(int(v) for v in columns["index"])
-        loaded = load_image(image)
-        values = np.rint(np.nan_to_num(np.asanyarray(loaded.dataobj))).astype(np.int64)
+        values, affine, grid = grids.read_labels(image)
         rows = np.zeros(max(int(values.max()), *index) + 1, np.int32)
         rows[list(index)] = np.arange(1, len(index) + 1)
         labels = rows[values]
         if (labels == 0).sum() != (values == 0).sum():
             raise DataError(f"{image} has labels that {table.name} does not list.")
-        return cls(index, tuple(columns["name"]), labels, loaded.affine)
+        return cls(index, tuple(columns["name"]), labels, affine, grid)
 
     def restrict(self, names: Sequence[str]) -> MapSet:
         """Keep the parcels of these names, in their order."""
@@ -61,7 +63,7 @@ class MapSet:
         rows = np.zeros(len(self.names) + 1, np.int32)
         rows[np.asarray(kept, int) + 1] = np.arange(1, len(kept) + 1)
         index = tuple(self.index[k] for k in kept)
-        return MapSet(index, tuple(names), rows[self.labels], self.affine)
+        return MapSet(index, tuple(names), rows[self.labels], self.affine, self.grid)
 
     def merge(self, names: Sequence[str], members: Sequence[Sequence[str]]) -> MapSet:
         """Make one parcel of the members of each region; members that are not here count not.
@@ -73,7 +75,7 @@ class MapSet:
         for number, own in enumerate(members, start=1):
             rows[[place[name] + 1 for name in own if name in place]] = number
         index = tuple(range(1, len(names) + 1))
-        return MapSet(index, tuple(names), rows[self.labels], self.affine)
+        return MapSet(index, tuple(names), rows[self.labels], self.affine, self.grid)
 
 
 def shared_names(several: Sequence[Sequence[str]], what: str, *, voxelwise: bool) -> list[str]:
@@ -132,18 +134,29 @@ def write_map(
     maps : MapSet
         The parcels.
     paths : mapping of str to Path
-        ``tsv`` and ``nii.gz``.
+        ``tsv`` and, by extension, the images; see `spaces.image_extensions`.
     labels : sequence of str
         Names of the columns.
     values : array, shape (n_parcels, n_columns)
         NaN where there is no value.
     more : mapping of str to array, shape (n_parcels,), optional
         Further columns of the table, such as ``ci_low``; they are not painted.
+
+    Notes
+    -----
+    Outside of all parcels volumes hold 0, surfaces and CIFTI NaN (as the medial wall of their
+    series does).
     """
     table: dict[str, object] = {"index": list(maps.index), "name": list(maps.names)}
     table.update({label: values[:, k] for k, label in enumerate(labels)})
     table.update(more or {})
     write.write_tsv(paths["tsv"], table)
+    painted_on = {extension: path for extension, path in paths.items() if extension != "tsv"}
+    if maps.grid is not None:
+        outside = np.full((1, values.shape[1]), np.nan)
+        whole = np.concatenate([outside, values])[maps.labels]
+        grids.write_images(maps.grid, painted_on, whole, labels)
+        return
     columns = values[:, 0] if values.shape[1] == 1 else values
     painted = images.paint(columns, maps.labels, maps.affine)
     write.write_nifti(paths["nii.gz"], painted)

@@ -124,13 +124,8 @@ def _expression(template: str) -> re.Pattern[str]:
 
 def _check(logical: str, entities: Mapping[str, str | None]) -> dict[str, str]:
     """Return the given entities after checking their names and labels."""
-    if logical not in templates():
-        raise ValueError(f"unknown output {logical!r}; known: {', '.join(templates())}")
-    everything, _ = _fields(templates()[logical])
-    unknown = sorted(set(entities) - everything)
-    if unknown:
-        raise ValueError(f"output {logical!r} has no entity {unknown}; it has {sorted(everything)}")
     given = {name: value for name, value in entities.items() if value is not None}
+    _shape(logical, frozenset(entities), frozenset(given))
     for name, value in given.items():
         if not isinstance(value, str) or not _fits(name, value):
             raise ConfigError(
@@ -148,7 +143,22 @@ def _fits(name: str, value: str) -> bool:
     return re.fullmatch(_label_pattern(name), value) is not None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
+def _shape(
+    logical: str, named: frozenset[str], given: frozenset[str]
+) -> tuple[str, str, list[str]]:
+    """Return folder and name with the parts whose entities are given, and what is missing."""
+    template = templates().get(logical)
+    if template is None:
+        raise ValueError(f"unknown output {logical!r}; known: {', '.join(templates())}")
+    everything, required = _fields(template)
+    unknown = sorted(named - everything)
+    if unknown:
+        raise ValueError(f"output {logical!r} has no entity {unknown}; it has {sorted(everything)}")
+    folder, _, name = _without_gaps(template, given).rpartition("/")
+    return folder, name, sorted(required - given)
+
+
 def _without_gaps(template: str, given: frozenset[str]) -> str:
     """Return a template with the optional parts whose entities are given."""
 
@@ -170,6 +180,7 @@ class Names:
 
     def __init__(self, out_dir: str | os.PathLike[str]) -> None:
         self.root = Path(out_dir).absolute()
+        self._folders: dict[str, Path] = {}
 
     def path(self, logical: str, entities: Mapping[str, str | None] | None = None) -> Path:
         """Return the path of an output.
@@ -188,12 +199,16 @@ class Names:
         ValueError
             The logical name or an entity is unknown, or a required entity is missing.
         """
-        given = _check(logical, entities or {})
-        template = templates()[logical]
-        missing = sorted(_fields(template)[1] - given.keys())
+        entities = entities or {}
+        given = _check(logical, entities)
+        folder, name, missing = _shape(logical, frozenset(entities), frozenset(given))
         if missing:
             raise ValueError(f"output {logical!r} needs {missing}")
-        return self.root / _without_gaps(template, frozenset(given)).format_map(given)
+        folder = folder.format_map(given)
+        parent = self._folders.get(folder)
+        if parent is None:
+            parent = self._folders[folder] = self.root / folder
+        return parent / name.format_map(given)
 
     def parse(self, path: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
         """Return the logical name and the entities of an output; the inverse of `path`.

@@ -135,15 +135,34 @@ def read_rois(path: Path, maps: MapSet, *, hemispheres: str = "both", overlap: f
         raise MissingInputError(
             f"The ROIs {path} do not exist.", hint="Give a table or an image with --rois."
         )
-    owner, xyz = roi_images.voxels(maps.labels, maps.affine)
-    x = roi_images.centroids(owner, xyz, len(maps.names))[:, 0]
-    if path.name.endswith(roi_images.IMAGES):
+    is_image = path.name.endswith(roi_images.IMAGES)
+    if maps.grid is not None and is_image:
+        raise DataError(
+            f"{path}: found an image of ROIs in the volume, the maps are on surfaces or CIFTI.",
+            hint="Give --rois a table of parcels (columns roi and name).",
+        )
+    if maps.grid is None:
+        owner, xyz = roi_images.voxels(maps.labels, maps.affine)
+        x = roi_images.centroids(owner, xyz, len(maps.names))[:, 0]
+    else:
+        x = _side_of_parcels(maps)
+    if is_image:
         assigned, order, warnings = _from_image(path, owner, xyz, len(maps.names), overlap)
         stated = None
     else:
         assigned, stated, order, warnings = _from_table(path, maps)
     sides = parcel_hemispheres(maps.names, x, stated)
     return _group(path, maps.names, assigned, sides, order, hemispheres, warnings)
+
+
+def _side_of_parcels(maps: MapSet) -> np.ndarray:
+    """Return -1 for parcels of the left hemisphere, 1 for the right, NaN for others."""
+    number = {"L": -1.0, "R": 1.0}
+    of_location = np.array([number.get(str(side), np.nan) for side in maps.grid.sides])
+    inside = maps.labels > 0
+    owner, signs = maps.labels[inside] - 1, of_location[inside]
+    total = np.bincount(owner, np.nan_to_num(signs), len(maps.names))
+    return np.where(total != 0, np.sign(total), np.nan)
 
 
 def _from_image(

@@ -1,4 +1,4 @@
-"""Threshold-free cluster enhancement of volumes, with sign flips over participants."""
+"""Threshold-free cluster enhancement of volumes and meshes, with sign flips over participants."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import _resampling as core
 
 CONNECTIVITIES = {6: 1, 18: 2, 26: 3}
+_FEWEST = 4  # participants
 _MOST_STEPS = 10_000
 
 
@@ -41,8 +44,9 @@ class Enhanced:
 
 def enhance(
     values: np.ndarray,
-    mask: np.ndarray,
+    mask: np.ndarray | None = None,
     *,
+    edges: np.ndarray | None = None,
     connectivity: int = 26,
     extent_power: float = 0.5,
     height_power: float = 2.0,
@@ -54,8 +58,10 @@ def enhance(
     ----------
     values : array, shape (n_voxels,)
         One value per voxel of the mask, such as t, in C order of the volume. NaN are outside.
-    mask : array of bool, shape (x, y, z)
-        Which voxels there are.
+    mask : array of bool, shape (x, y, z), or None
+        Which voxels there are; None with ``edges``.
+    edges : array of int, shape (n_edges, 2), optional
+        Neighbours on a mesh: numbers of vertices, as the values count them.
     connectivity : {6, 18, 26}
         Neighbours of a voxel: those that share a face, also an edge, or also a corner.
     extent_power, height_power : float
@@ -79,16 +85,19 @@ def enhance(
     -----
     The extent is taken in the middle of each step; ``h^H`` is integrated exactly. A step
     that does not depend on the largest value gives permuted maps the same rule as the data.
+    On a mesh the extent is a number of vertices, whatever their area; for surfaces (two
+    dimensions) E = 1 is usual.
 
     References
     ----------
     .. [1] Smith and Nichols (2009), doi:10.1016/j.neuroimage.2008.03.061
     """
-    rule = _Rule.make(mask, connectivity, extent_power, height_power, step)
     values = np.asarray(values, dtype=np.float64)
-    if values.shape != (rule.places.size,):
+    settings = (connectivity, extent_power, height_power, step)
+    rule = _Rule.make(mask, edges, values.size, settings)
+    if values.shape != (rule.space.n_places,):
         raise NumericalError(
-            f"Values have shape {values.shape}, expected ({rule.places.size},) as the mask has "
+            f"Values have shape {values.shape}, expected ({rule.space.n_places},) as the mask has "
             "voxels."
         )
     values = np.nan_to_num(values, nan=0.0)
@@ -100,8 +109,9 @@ def enhance(
 
 def tfce_sign_flip_test(
     values: np.ndarray,
-    mask: np.ndarray,
+    mask: np.ndarray | None = None,
     *,
+    edges: np.ndarray | None = None,
     n_permutations: int,
     rng: np.random.Generator,
     connectivity: int = 26,
@@ -117,8 +127,10 @@ def tfce_sign_flip_test(
     values : array, shape (n_participants, n_voxels)
         One value per participant and voxel, such as Fisher z; voxels in C order of the volume.
         A NaN is a missing participant.
-    mask : array of bool, shape (x, y, z)
-        Which voxels there are.
+    mask : array of bool, shape (x, y, z), or None
+        Which voxels there are; None with ``edges``.
+    edges : array of int, shape (n_edges, 2), optional
+        Neighbours on a mesh, see `enhance`.
     n_permutations : int
         Number of random sign patterns; if ``2 ** n_participants`` is not more, all patterns
         are used instead.
@@ -139,7 +151,7 @@ def tfce_sign_flip_test(
     Raises
     ------
     NumericalError
-        Shapes or settings do not fit.
+        Shapes or settings do not fit, or there are fewer than 4 participants.
 
     Notes
     -----
@@ -154,10 +166,17 @@ def tfce_sign_flip_test(
     """
     values = core.as_table(values)
     core.check_settings(n_permutations, alternative)
-    rule = _Rule.make(mask, connectivity, extent_power, height_power, step)
-    if values.shape[1] != rule.places.size:
+    settings = (connectivity, extent_power, height_power, step)
+    rule = _Rule.make(mask, edges, values.shape[1], settings)
+    if len(values) < _FEWEST:
         raise NumericalError(
-            f"Values have {values.shape[1]} voxels, expected {rule.places.size} as the mask has."
+            f"Clusters of {len(values)} participants cannot be tested, expected at least "
+            f"{_FEWEST}: t of so few has no bounds.",
+            hint="Run more participants, or leave out --tfce.",
+        )
+    if values.shape[1] != rule.space.n_places:
+        raise NumericalError(
+            f"Values have {values.shape[1]} voxels, expected {rule.space.n_places} as the mask has."
         )
     signs = core.signs_of(len(values), n_permutations, rng)
     present = ~np.isnan(values)
@@ -188,37 +207,96 @@ def tfce_sign_flip_test(
     )
 
 
+class _Volume:
+    """Clusters of neighbouring voxels; ``places`` are the voxels in the flattened box."""
+
+    def __init__(self, mask: np.ndarray, connectivity: int) -> None:
+        """Crop the volume to the mask."""
+        box = mask[ndimage.find_objects(mask.astype(np.int8))[0]]
+        self.n_places = int(mask.sum())
+        self._places = np.flatnonzero(box)
+        self._neighbours = ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
+        self._above = np.zeros(box.shape, dtype=bool)
+        self._labels = np.empty(box.shape, dtype=np.int32)
+
+    def start(self) -> None:
+        """Forget what was above the last threshold."""
+        self._above[...] = False
+
+    def clusters(self, inside: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+        """Return the cluster of each voxel above the threshold."""
+        flat = self._above.reshape(-1)
+        flat[self._places[dropped]] = False
+        flat[self._places[inside]] = True
+        ndimage.label(self._above, self._neighbours, output=self._labels)
+        return self._labels.reshape(-1)[self._places[inside]]
+
+
+class _Mesh:
+    """Clusters of vertices that share an edge."""
+
+    def __init__(self, edges: np.ndarray, n_places: int) -> None:
+        """Keep each edge once."""
+        self.n_places = n_places
+        self._all = np.unique(np.sort(edges, axis=1), axis=0)
+        self._edges = self._all
+        self._row = np.full(n_places, -1)
+
+    def start(self) -> None:
+        """Take all edges again, and no vertex."""
+        self._edges = self._all
+        self._row[:] = -1
+
+    def clusters(self, inside: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+        """Return the cluster of each vertex above the threshold; edges only get fewer."""
+        self._row[dropped] = -1
+        self._row[inside] = np.arange(inside.size)
+        pairs = self._row[self._edges]
+        there = (pairs >= 0).all(axis=1)
+        self._edges, pairs = self._edges[there], pairs[there]
+        graph = coo_array((np.ones(len(pairs), bool), pairs.T), (inside.size, inside.size))
+        return connected_components(graph, directed=False)[1]
+
+
 @dataclass(frozen=True)
 class _Rule:
-    """How values are enhanced; ``places`` are the voxels in the flattened box."""
+    """How values are enhanced."""
 
-    places: np.ndarray
-    shape: tuple[int, ...]
-    neighbours: np.ndarray
+    space: _Volume | _Mesh
     extent_power: float
     height_power: float
     step: float
 
     @classmethod
     def make(
-        cls, mask: np.ndarray, connectivity: int, extent: float, height: float, step: float
+        cls,
+        mask: np.ndarray | None,
+        edges: np.ndarray | None,
+        n_places: int,
+        settings: tuple[int, float, float, float],
     ) -> _Rule:
-        """Check settings and crop the volume to the mask."""
+        """Check settings: connectivity, powers of extent and height, step."""
+        connectivity, extent, height, step = settings
+        if connectivity not in CONNECTIVITIES or not step > 0:
+            raise NumericalError(
+                f"Found {connectivity} neighbours and a step of {step}, expected 6, 18 or 26 and "
+                "a positive step."
+            )
+        if edges is not None:
+            edges = np.asarray(edges)
+            if edges.ndim != 2 or edges.shape[1] != 2 or not 0 <= edges.max(initial=0) < n_places:
+                raise NumericalError(
+                    f"The edges have shape {edges.shape} and go up to {edges.max(initial=0)}, "
+                    f"expected pairs of {n_places} vertices."
+                )
+            return cls(_Mesh(edges, n_places), extent, height, step)
         mask = np.asarray(mask, dtype=bool)
         if mask.ndim != 3 or not mask.any():
             raise NumericalError(
                 f"The mask has shape {mask.shape} and {mask.sum()} voxels, expected three "
                 "dimensions and at least one voxel."
             )
-        if connectivity not in CONNECTIVITIES or not step > 0:
-            raise NumericalError(
-                f"Found {connectivity} neighbours and a step of {step}, expected 6, 18 or 26 and "
-                "a positive step."
-            )
-        box = mask[ndimage.find_objects(mask.astype(np.int8))[0]]
-        neighbours = ndimage.generate_binary_structure(3, CONNECTIVITIES[connectivity])
-        places = np.flatnonzero(box)
-        return cls(places, box.shape, neighbours, extent, height, step)
+        return cls(_Volume(mask, connectivity), extent, height, step)
 
     def positive(self, values: np.ndarray) -> np.ndarray:
         """Enhance the positive values."""
@@ -232,17 +310,12 @@ class _Rule:
             )
         power = self.height_power + 1.0
         borders = (np.arange(max(n_steps, 0) + 1) * self.step) ** power / power
-        above = np.zeros(self.shape, dtype=bool)
-        labels = np.empty(self.shape, dtype=np.int32)
-        flat, flat_labels = above.reshape(-1), labels.reshape(-1)
+        self.space.start()
         inside = np.flatnonzero(values > 0)
         for index in range(n_steps):
             keep = values[inside] > (index + 0.5) * self.step
-            flat[self.places[inside[~keep]]] = False
-            inside = inside[keep]
-            flat[self.places[inside]] = True
-            ndimage.label(above, self.neighbours, output=labels)
-            cluster = flat_labels[self.places[inside]]
+            dropped, inside = inside[~keep], inside[keep]
+            cluster = self.space.clusters(inside, dropped)
             support = np.bincount(cluster) ** self.extent_power
             found[inside] += (support * (borders[index + 1] - borders[index]))[cluster]
         return found

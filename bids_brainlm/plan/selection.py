@@ -291,16 +291,19 @@ def _images(
             space=config.inputs.space or None,
             resolution=config.inputs.resolution or None,
             denoise=config.inputs.denoise,
+            atlas=config.inputs.atlas,
         )
     }
     images, skipped = {}, []
     for run in {r.key: r for story in found for r in story.runs}.values():
         image = known.get(run.key)
         if image is None:
-            why = f"no desc-clean or desc-preproc image in {', '.join(r.name for r in roots)}"
+            where = f"in space {config.inputs.space} " if config.inputs.space else ""
+            why = f"no desc-clean or desc-preproc image {where}in "
+            why += ", ".join(root.name for root in roots)
             skipped.append(Skip(run.run.name, why, run.run.participant))
         elif not image.present:
-            why = f"the image has no content here; run: {image.fetch_command}"
+            why = image.why_absent
             skipped.append(Skip(run.run.name, why, run.run.participant))
         else:
             images[run.key] = image

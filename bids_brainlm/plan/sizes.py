@@ -9,7 +9,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from bids_brainlm.bidsio import grids, spaces
 from bids_brainlm.config import Config, base_space
+from bids_brainlm.errors import BrainLMError
 from bids_brainlm.steps.base import Job
 
 VOXELS = 80_000.0  # of a brain mask that cannot be read
@@ -39,6 +41,8 @@ def n_targets_of(job: Job, config: Config) -> float:
     float
         A guess where the file cannot be read.
     """
+    if config.inputs.voxelwise and not spaces.is_volume(job.unit.space):
+        return _locations(job.files["bold"])
     if config.inputs.voxelwise:
         return _in_mask(job.files["mask"]) if "mask" in job.files else VOXELS
     return _rows(job.files["atlas"]) if "atlas" in job.files else PARCELS
@@ -50,6 +54,15 @@ def _in_mask(path: Path) -> float:
     try:
         return float((np.asanyarray(nibabel.load(path).dataobj) > 0.5).sum())
     except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
+        return VOXELS
+
+
+@lru_cache(maxsize=4096)
+def _locations(path: Path) -> float:
+    """Count the vertices or grayordinates of an image."""
+    try:
+        return float(grids.size_of(path)[0])
+    except BrainLMError:
         return VOXELS
 
 

@@ -1,13 +1,13 @@
-"""Parcel values on the inflated cortex of fsaverage5, for atlases in the space of MNI152.
+"""Parcel values on the inflated cortex of fsaverage5, for atlases of volumes and of surfaces.
 
 Notes
 -----
-Each vertex takes the parcel that most of five samples between its white and its pial
-position meet, nearest voxel, outside of parcels not counted; so values of two parcels are
-never mixed, neither at vertices nor on triangles. The meshes ship with nilearn; they live in
-MNI305 space and are taken to MNI152 first. On the Schaefer atlas of 400 parcels this covers
-98 % of the cortex (91 % with nilearn's projection, which does not move the mesh) and puts
-4 % of the medial wall into a parcel.
+Labels of surfaces are on the vertices already. For a volume in the space of MNI152 each vertex
+takes the parcel that most of five samples between its white and its pial position meet, nearest
+voxel, outside of parcels not counted; so values of two parcels are never mixed, neither at
+vertices nor on triangles. The meshes ship with nilearn; they live in MNI305 space and are taken
+to MNI152 first. On the Schaefer atlas of 400 parcels this covers 98 % of the cortex (91 % with
+nilearn's projection, which does not move the mesh) and puts 4 % of the medial wall into a parcel.
 
 The picture is a drawing in two dimensions: triangles that face the viewer, seen from
 straight left or right, far ones first. Lines part cortex with values from cortex without,
@@ -99,6 +99,8 @@ def project(labels: Labels, index: tuple[int, ...], side: str) -> np.ndarray:
         Place of the parcel in ``index``; -1 where there is none.
     """
     volume = paint(labels, index, np.arange(1.0, len(index) + 1)).astype(int)
+    if labels.affine is None:
+        return np.split(volume, 2)[SIDES.index(side)] - 1
     back = np.linalg.inv(labels.affine)
     voxels = np.rint(hemisphere(side).samples @ back[:3, :3].T + back[:3, 3]).astype(int)
     inside = ((voxels >= 0) & (voxels < volume.shape)).all(axis=-1)

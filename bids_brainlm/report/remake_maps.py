@@ -94,9 +94,16 @@ def draw_map(item: GroupStory | Recording, choice: MapChoice) -> None:
         if keep is None and (q := _q_of(item, found)) is not None:
             keep = q.column(column) < common.fdr_of(q.meta)
         common.brain_png(labels, found.index, values, keep, label)
+        if labels.affine is None:
+            return
         whole = common.scale_limit(values)
         figures_surface.surface(labels, found.index, values, label=label, limit=whole)
         return
+    if labels.affine is None and choice.view in ("slices", "glass"):
+        raise MissingInputError(
+            f"--view {choice.view} needs a volume; {item.space} has surfaces.",
+            hint="Draw it with --view surface.",
+        )
     limit = common.scale_limit(values)
     if choice.view == "surface" and found.stat == "preferredlayer":
         layers = _layers(item, found.desc)

@@ -12,7 +12,13 @@ from typing import NoReturn
 
 from bids_brainlm import __version__
 from bids_brainlm.errors import BrainLMError, ConfigError, ReadWriteError
-from bids_brainlm.simulate.settings import FLAVOURS, RAW_BOLD, SNR_LEVELS, SimulationSettings
+from bids_brainlm.simulate.settings import (
+    FLAVOURS,
+    RAW_BOLD,
+    SNR_LEVELS,
+    SPACES,
+    SimulationSettings,
+)
 
 INTERRUPTED = 130
 
@@ -126,6 +132,12 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         help="TemplateFlow name, label image, or cubes that are made here (default: blocks:24)",
     )
     group.add_argument("--n-parcels", type=int, metavar="N", help="short for --atlas blocks:N")
+    group.add_argument(
+        "--space",
+        default=SPACES[0],
+        metavar="{" + ",".join(SPACES) + "}",
+        help="volumes, or pairs of GIFTI files on a mesh of fsaverage (default: " + SPACES[0] + ")",
+    )
     group.add_argument(
         "--voxel-size", type=float, default=8.0, metavar="MM", help="grid of the images, 8 mm"
     )

@@ -17,7 +17,7 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.dataset import Filters, RawRun, check_dataset, find_events
 from bids_brainlm.bidsio.stories import StoryRun
 from bids_brainlm.errors import MissingInputError, OutputError, SelectionError
-from bids_brainlm.simulate import bold, derivatives, features, images, stories, tree
+from bids_brainlm.simulate import bold, derivatives, features, images, meshes, stories, tree
 from bids_brainlm.simulate.narratives import run_length
 from bids_brainlm.simulate.seeds import generator
 from bids_brainlm.simulate.settings import SimulationSettings
@@ -92,7 +92,7 @@ def write_dataset(
 
 def _write_all(out_dir: Path, settings: SimulationSettings, tell: Progress) -> Simulation:
     """Write everything into a folder."""
-    parcels = images.parcellate(settings)
+    parcels = meshes.on_mesh(settings) if settings.is_surface else images.parcellate(settings)
     model = features.load_model(settings)
     if settings.into is None:
         _write_own_tree(out_dir, settings)
@@ -310,7 +310,7 @@ def _write_truth(out_dir, truth, parcels, responses, context) -> Simulation:
             "ContextTRs": settings.context_trs,
         },
         "Atlas": parcels.label,
-        "Space": images.SPACE,
+        "Space": settings.space,
         "VoxelSize": settings.voxel_size,
         "HemodynamicResponse": "double gamma, peak 5 s, undershoot 15 s, ratio 1/6",
         "BinRule": features.BIN_RULE,

@@ -9,7 +9,7 @@ import numpy as np
 from bids_brainlm import __version__
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.dataset import RawRun
-from bids_brainlm.simulate import confounds, images
+from bids_brainlm.simulate import confounds, images, meshes
 from bids_brainlm.simulate.images import SPACE, Parcellation
 from bids_brainlm.simulate.seeds import generator
 from bids_brainlm.simulate.settings import SimulationSettings
@@ -89,11 +89,19 @@ class Writer:
     def _write_atlas(self) -> None:
         """Write the label image and its table."""
         parcels = self._parcels
-        stem = self._derivatives / "atlas" / f"tpl-{SPACE}_atlas-{parcels.label}_dseg"
-        labels = parcels.labels.astype(np.int16)
-        write.write_bytes(
-            stem.with_name(f"{stem.name}.nii.gz"), images.nifti_bytes(labels, parcels.affine)
-        )
+        space = self._settings.space
+        stem = self._derivatives / "atlas" / f"tpl-{space}_atlas-{parcels.label}_dseg"
+        what = "Cubes of eight voxels"
+        if self._settings.is_surface:
+            what = "Vertices with neighbouring numbers"
+            for side in "LR":
+                name = f"tpl-{space}_hemi-{side}_atlas-{parcels.label}_dseg.label.gii"
+                write.write_bytes(stem.with_name(name), meshes.label_bytes(parcels, side))
+        else:
+            labels = parcels.labels.astype(np.int16)
+            write.write_bytes(
+                stem.with_name(f"{stem.name}.nii.gz"), images.nifti_bytes(labels, parcels.affine)
+            )
         write.write_tsv(
             stem.with_name(f"{stem.name}.tsv"),
             {
@@ -105,7 +113,7 @@ class Writer:
         write.write_json(
             stem.with_name(f"{stem.name}.json"),
             {
-                "Description": "Cubes of eight voxels without anatomical meaning",
+                "Description": f"{what} without anatomical meaning",
                 "Anatomical": False,
             },
         )
@@ -133,14 +141,20 @@ class Writer:
         stem = f"{run.name}_space-{SPACE}{self._res}"
         if self._preproc:
             folder = self._folder(PREPROC_DATASET, run)
-            self._write_image(folder / f"{stem}_desc-preproc_bold", data, tr, run, np.int16)
-            self._write_mask(folder / f"{stem}_desc-brain_mask.nii.gz")
+            if settings.is_surface:
+                self._write_surfaces(folder, "", data, tr, run)
+            else:
+                self._write_image(folder / f"{stem}_desc-preproc_bold", data, tr, run, np.int16)
+                self._write_mask(folder / f"{stem}_desc-brain_mask.nii.gz")
             name = folder / f"{run.name}_desc-confounds_{self._confounds}"
             write.write_tsv(name.with_name(f"{name.name}.tsv"), found.table())
             write.write_json(name.with_name(f"{name.name}.json"), found.sidecar())
         if self._clean:
             folder = self._folder(CLEAN_DATASET, run)
             cleaned = images.clean(data, found.design())
+            if settings.is_surface:
+                self._write_surfaces(folder, "_desc-clean", cleaned, tr, run)
+                return
             self._write_image(folder / f"{stem}_desc-clean_bold", cleaned, tr, run, np.float32)
             if run.task not in self._mask_of_task:
                 self._mask_of_task.add(run.task)
@@ -164,6 +178,19 @@ class Writer:
             stem.with_name(f"{stem.name}.json"),
             {"RepetitionTime": tr, "TaskName": run.task, "SkullStripped": False},
         )
+
+    def _write_surfaces(
+        self, folder: Path, desc: str, data: np.ndarray, tr: float, run: RawRun
+    ) -> None:
+        """Write both hemispheres; in the Narratives tree with the names of its release."""
+        narratives = self._settings.into is not None
+        for side in "LR":
+            place = f"hemi-{side}_space-{self._settings.space}"
+            place = "_".join(reversed(place.split("_"))) if narratives else place
+            name = f"{run.name}_{place}{desc}" + ("" if narratives else "_bold")
+            content = meshes.map_bytes(data, self._parcels, side)
+            write.write_bytes(folder / f"{name}.func.gii", content)
+            write.write_json(folder / f"{name}.json", {"RepetitionTime": tr, "TaskName": run.task})
 
     def _write_mask(self, path: Path) -> None:
         """Write the voxels inside parcels."""

@@ -26,10 +26,10 @@ class Parcellation:
     ----------
     label : str
         Name for people and file names.
-    labels : array of int, shape (x, y, z)
+    labels : array of int, shape (x, y, z), or (n_vertices,) of both hemispheres
         Row of the parcel + 1; 0 outside.
-    affine : array, shape (4, 4)
-        Voxel to mm.
+    affine : array, shape (4, 4), or None
+        Voxel to mm, of a volume.
     index : tuple of int
         Values in the atlas image.
     names, hemispheres : tuple of str
@@ -40,7 +40,7 @@ class Parcellation:
 
     label: str
     labels: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
     index: tuple[int, ...]
     names: tuple[str, ...]
     hemispheres: tuple[str, ...]

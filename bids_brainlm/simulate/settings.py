@@ -8,6 +8,7 @@ from pathlib import Path
 from bids_brainlm.errors import ConfigError
 
 FLAVOURS = ("preproc", "clean", "both")
+SPACES = ("MNI152NLin2009cAsym", "fsaverage5", "fsaverage6", "fsaverage")
 RAW_BOLD = ("tiny", "link", "none")
 SNR_LEVELS = {"high": 0.45, "standard": 0.25, "low": 0.10, "none": 0.0}
 
@@ -97,8 +98,11 @@ class SimulationSettings:
         ``random:tiny-bert``.
     atlas : str
         ``blocks:N`` (made here) or a name or path as ``--atlas`` of the app takes it.
+    space : str
+        ``MNI152NLin2009cAsym`` (volumes), or ``fsaverage5``, ``fsaverage6`` or ``fsaverage``
+        (pairs of GIFTI files).
     voxel_size : float
-        Grid of the images, mm.
+        Grid of volumes, mm.
     snr : str or float
         Level or signal share, see :class:`Noise`.
     noise_share, head_share, word_share : float
@@ -116,6 +120,7 @@ class SimulationSettings:
     offline: bool = True
     atlas: str = "blocks:24"
     templateflow_home: Path | None = None
+    space: str = "MNI152NLin2009cAsym"
     voxel_size: float = 8.0
     snr: str | float = "standard"
     noise_share: float = 0.3
@@ -139,6 +144,7 @@ class SimulationSettings:
             (self.flavour in FLAVOURS, f"--flavour {self.flavour}", f"one of {FLAVOURS}"),
             (self.raw_bold in RAW_BOLD, f"--raw-bold {self.raw_bold}", f"one of {RAW_BOLD}"),
             (0.1 <= self.tr <= 10, f"--tr {self.tr:g}", "0.1 to 10 s"),
+            (self.space in SPACES, f"--space {self.space}", f"one of {SPACES}"),
             (2 <= self.voxel_size <= 20, f"--voxel-size {self.voxel_size:g}", "2 to 20 mm"),
             (self.n_words is None or self.n_words > 0, f"--n-words {self.n_words}", "1 or more"),
             (bool(self.participants or self.into), "--participants (none)", "at least one"),
@@ -160,6 +166,11 @@ class SimulationSettings:
                     f"Label {label!r}: expected letters and digits only.",
                     hint="Change --participants or --stories.",
                 )
+
+    @property
+    def is_surface(self) -> bool:
+        """Tell whether images are pairs of surfaces."""
+        return self.space.startswith("fsaverage")
 
     def _noise(self) -> Noise:
         """Return the noise given, or that of the SNR level."""

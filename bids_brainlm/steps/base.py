@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from bids_brainlm import __version__
-from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio import spaces, write
 from bids_brainlm.bidsio.names import Names, templates
-from bids_brainlm.errors import BrainLMError
+from bids_brainlm.errors import BrainLMError, MissingInputError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,11 +45,25 @@ class Unit:
     def place(
         self, names: Names, logical: str, ext: str, labels: Mapping[str, str | None] | None = None
     ) -> Path:
-        """Return the path of an output of this unit; ``labels`` are laid over its own."""
+        """Return the path of an output of this unit; ``labels`` are laid over its own.
+
+        ``L.func.gii`` is the extension ``func.gii`` with the entity ``hemi-L``.
+        """
         known = _entities(logical)
+        side, ext = spaces.split_side(ext)
+        labels = {**(labels or {}), **({} if side is None else {"hemi": side})}
         given: dict[str, str | None] = {k: getattr(self, k) for k in known if k in _OWN}
-        given.update({k: v for k, v in (labels or {}).items() if k in known})
+        given.update({k: v for k, v in labels.items() if k in known})
         return names.path(logical, {**given, "ext": ext} if "ext" in known else given)
+
+    def map_extensions(self, stat: str | None = None) -> list[str]:
+        """Return the extensions of a map of this unit: table, images, sidecar."""
+        return ["tsv", *spaces.image_extensions(self.space, self.atlas, stat), "json"]
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Tell whether maps have a value for every voxel, vertex or grayordinate."""
+        return spaces.is_everywhere(self.atlas)
 
     def __str__(self) -> str:
         """Name the unit for people: ``sub-001 ses-1 run-1 black minilm embeddings``."""
@@ -100,12 +115,18 @@ class Job:
         """Hash of everything that decides the content of the outputs."""
         return hashlib.sha256(canonical(self.ingredients()).encode()).hexdigest()
 
+    def map_paths(self, key: str) -> dict[str, Path]:
+        """Return table and images of a map by extension; its outputs are ``<key>.<ext>``."""
+        start = f"{key}."
+        found = {k[len(start) :]: p for k, p in self.outputs.items() if k.startswith(start)}
+        return {extension: path for extension, path in found.items() if extension != "json"}
+
     def ingredients(self) -> dict[str, object]:
         """Return what the key is made of, as plain data."""
         return {
             "Name": self.step,
             "Version": self.version,
-            "Unit": {k: v for k, v in asdict(self.unit).items() if v is not None},
+            "Unit": {k: v for k, v in vars(self.unit).items() if v is not None},
             "Parameters": plain(self.settings),
             "Facts": plain(self.facts),
             "Inputs": dict(sorted(self.fingerprints.items())),
@@ -212,8 +233,7 @@ def finish(job: Job, meta: Mapping[str, object]) -> None:
     Called last, so that a killed job leaves no record and is made again.
     """
     sums = {
-        path.relative_to(_root(job)).as_posix(): write.sha256_file(path)
-        for path in sorted(job.outputs.values())
+        name: write.sha256_file(path) for name, path in sorted(_root_and_names(job)[1].items())
     }
     write.write_json(job.record, {**meta, **stamp(job), "Outputs": sums})
 
@@ -230,18 +250,26 @@ def stamp(job: Job) -> dict[str, object]:
 
 def _root(job: Job) -> Path:
     """Return the deepest folder that holds the record and all outputs."""
-    common = job.record.parent
-    while not all(path.is_relative_to(common) for path in job.outputs.values()):
-        common = common.parent
-    return common
+    return Path(_root_and_names(job)[0])
+
+
+def _root_and_names(job: Job) -> tuple[str, dict[str, Path]]:
+    """Return the deepest folder of record and outputs, and the outputs' names below it.
+
+    Text in place of paths: a resumed study has a hundred thousand of them.
+    """
+    folder = str(job.record.parent)
+    paths = {str(path): path for path in job.outputs.values()}
+    while not all(path.startswith(folder.rstrip(os.sep) + os.sep) for path in paths):
+        folder = os.path.dirname(folder)
+    start = len(folder.rstrip(os.sep)) + 1
+    return folder, {text[start:].replace(os.sep, "/"): path for text, path in paths.items()}
 
 
 def state(job: Job) -> str:
     """Tell whether a job is ``done``, ``missing`` (or damaged), or ``other`` (other key)."""
-    if not job.record.is_file():
-        return "missing"
     try:
-        stored = json.loads(job.record.read_text(encoding="utf-8"))
+        stored = json.loads(job.record.read_bytes())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return "missing"
     if not isinstance(stored, dict) or "Key" not in stored:
@@ -249,11 +277,12 @@ def state(job: Job) -> str:
     if stored["Key"] != job.key:
         return "other"
     sums = stored.get("Outputs", {})
-    root = _root(job)
-    for path in job.outputs.values():
-        name = path.relative_to(root).as_posix()
-        if not path.is_file() or write.sha256_file(path) != sums.get(name):
-            return "missing"
+    try:
+        for name, path in _root_and_names(job)[1].items():
+            if write.sha256_file(path) != sums.get(name):
+                return "missing"
+    except MissingInputError:
+        return "missing"
     return "done"
 
 

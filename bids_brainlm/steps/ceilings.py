@@ -38,9 +38,9 @@ def params(config: Config) -> Params:
 def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     """Return the files that the step writes, without the record."""
     found = {}
-    for ext in ("tsv", "nii.gz"):
+    for ext in unit.map_extensions()[:-1]:  # the sidecar is the record
         found[f"isc.{ext}"] = unit.place(names, "group_boldmap", ext, {"stat": "isc"})
-    for ext in ("tsv", "nii.gz", "json"):
+    for ext in unit.map_extensions():
         labels = {"stat": "isc", "desc": "participants"}
         found[f"participants.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
     return found
@@ -81,7 +81,7 @@ def _ceiling(job: Job, settings: Params) -> list[str]:
         "Segments": settings.isc_segments,
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }
-    paths = {ext: job.outputs[f"participants.{ext}"] for ext in ("tsv", "nii.gz")}
+    paths = job.map_paths("participants")
     write_map(maps, paths, [f"sub-{p}" for p in participants], own.T)
     described = {
         "Description": "intersubject correlation of each participant",
@@ -90,7 +90,7 @@ def _ceiling(job: Job, settings: Params) -> list[str]:
         **meta,
     }
     write.write_json(job.outputs["participants.json"], {**described, **stamp(job)})
-    paths = {ext: job.outputs[f"isc.{ext}"] for ext in ("tsv", "nii.gz")}
+    paths = job.map_paths("isc")
     write_map(maps, paths, ["value"], mean[:, None], {"ci_low": low, "ci_high": high})
     finish(
         job,

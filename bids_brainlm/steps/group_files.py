@@ -19,8 +19,6 @@ from bids_brainlm.errors import DataError
 from bids_brainlm.steps import regions
 from bids_brainlm.steps.base import Job
 
-VOXELS = "voxels"
-
 
 @dataclass(frozen=True)
 class People:
@@ -75,7 +73,7 @@ def read_people(job: Job, prefix: str, *, correlations: bool) -> People:
                 hint="Run the participant level with the same --layers for all (--overwrite).",
             )
     names = shared_names(
-        [entry[1] for entry in found.values()], str(job.unit), voxelwise=job.unit.atlas == VOXELS
+        [entry[1] for entry in found.values()], str(job.unit), voxelwise=job.unit.is_everywhere
     )
     runs: dict[str, list[np.ndarray]] = defaultdict(list)
     for key, (_, own, _, values) in found.items():
@@ -103,7 +101,7 @@ def read_runs(job: Job) -> tuple[list[str], dict[str, np.ndarray]]:
     """
     keys = [name.removeprefix("series:") for name in job.files if name.startswith("series:")]
     labels = {k: write.read_tsv(job.files[f"labels:{k}"])["name"] for k in keys}
-    names = shared_names(list(labels.values()), str(job.unit), voxelwise=job.unit.atlas == VOXELS)
+    names = shared_names(list(labels.values()), str(job.unit), voxelwise=job.unit.is_everywhere)
     found = {}
     for key in keys:
         series = _read_series(job.files[f"series:{key}"])

@@ -63,7 +63,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     found = {}
     for stat in DESCRIPTIONS:
         labels = {"desc": unit.feature, "stat": stat}
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("gain", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
     return found
@@ -187,7 +187,7 @@ def _write(
     }
     for stat in DESCRIPTIONS:
         columns = read[stat if stat in READ else "gain"].columns
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, columns, tables[stat])
         if stat != "gain":
             own = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}

@@ -45,7 +45,7 @@ def outputs(unit: Unit, names: Names, descs: Sequence[str]) -> dict[str, Path]:
     found = {}
     for desc in descs:
         for stat in DESCRIPTIONS:
-            for ext in ("tsv", "nii.gz", "json"):
+            for ext in unit.map_extensions():
                 labels = {"desc": desc, "stat": stat}
                 found[f"{desc}.{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
     if len(descs) == 1:
@@ -114,7 +114,7 @@ def _write(job, made: Job, desc: str, names, tables, compared) -> dict[str, obje
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }
     for stat, values in tables.items():
-        paths = {ext: job.outputs[f"{desc}.{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(f"{desc}.{stat}")
         write_map(maps, paths, ["value"], values[:, None])
         sidecar = job.outputs.get(f"{desc}.{stat}.json")
         meta = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **shared}

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from bids_brainlm.bidsio import atlas as atlases
-from bids_brainlm.bidsio import bold, confounds, images, write
+from bids_brainlm.bidsio import (
+    bold,
+    confounds,
+    grids,
+    images,
+    placing,
+    spaces,
+    surface_atlas,
+    write,
+)
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError, DataError, MissingInputError, TimingError
@@ -35,13 +43,13 @@ def params(config: Config) -> Params:
 
 def outputs(unit: Unit, names: Names, *, voxelwise: bool) -> dict[str, Path]:
     """Return the files that the step writes, without the record."""
-    labels = {"stat": "label"}
-    return {
-        "series": unit.place(names, "timeseries", "nc" if voxelwise else "tsv"),
-        "label_nii": unit.place(names, "boldmap", "nii.gz", labels),
-        "label_tsv": unit.place(names, "boldmap", "tsv", labels),
-        "label_json": unit.place(names, "boldmap", "json", labels),
-    }
+    found = {"series": unit.place(names, "timeseries", "nc" if voxelwise else "tsv")}
+    table, first, *others = unit.map_extensions("label")
+    keys = {table: "label_tsv", first: "label_nii", "json": "label_json"}
+    for extension in (table, first, *others):
+        key = keys.get(extension, "label_right")
+        found[key] = unit.place(names, "boldmap", extension, {"stat": "label"})
+    return found
 
 
 def record(unit: Unit, names: Names) -> Path:
@@ -51,13 +59,18 @@ def record(unit: Unit, names: Names) -> Path:
 
 @dataclass(frozen=True)
 class _Targets:
-    """Parcels or voxels on the grid of a run; ``labels`` holds the row of ``table`` plus 1."""
+    """Parcels or voxels on the grid of a run; ``labels`` holds the row of ``table`` plus 1.
+
+    ``only_with_data``: rows without a series are left out (there is no mask of vertices).
+    """
 
     labels: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
     table: Mapping[str, Sequence[object]]
     anatomical: bool
     warnings: tuple[str, ...]
+    grid: grids.Grid | None = None
+    only_with_data: bool = False
 
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
@@ -79,7 +92,7 @@ def _series(job: Job, settings: Params) -> list[str]:
     facts, files = job.facts, job.files
     tr, first, wanted = float(facts["tr"]), int(facts["first_volume"]), int(facts["n_trs"])
     bold.require_present(files["bold"], "image")
-    image = images.load_run(files["bold"], tr)
+    image = images.load_run(files["bold"], tr, files.get("bold_right"))
     n_trs = _length(image, first, wanted, tr)
     warnings = list(image.warnings)
     if n_trs < wanted:
@@ -90,13 +103,15 @@ def _series(job: Job, settings: Params) -> list[str]:
     chosen = _confounds(job, settings, image.n_volumes)
     targets = _targets(job, settings, image)
     found = images.parcel_series(
-        files["bold"],
+        image,
         targets.labels,
         len(targets.table["index"]),
         slice(first, first + n_trs),
         chosen.matrix if chosen.columns else None,
         voxel_scaling="none" if settings.voxelwise else settings.voxel_scaling,
     )
+    if targets.only_with_data:
+        targets, found = _with_data(targets, found)
     warnings += [*targets.warnings, *found.warnings]
     empty = [int(i) for i, bad in zip(targets.table["index"], found.empty, strict=True) if bad]
     if len(empty) == len(found.empty):
@@ -106,7 +121,8 @@ def _series(job: Job, settings: Params) -> list[str]:
             hint="Check --space, and that --atlas is in the space of the images.",
         )
     _write(job, found, targets)
-    scaling = "voxels z-scored over the window (ddof 1), " * (settings.voxel_scaling == "zscore")
+    what = spaces.EVERYWHERE[spaces.kind_of_space(job.unit.space)]
+    scaling = f"{what} z-scored over the window (ddof 1), " * (settings.voxel_scaling == "zscore")
     meta = {
         "StartTime": first * tr,
         "SamplingFrequency": 1 / tr,
@@ -122,7 +138,7 @@ def _series(job: Job, settings: Params) -> list[str]:
             "HighPassCutoff": chosen.high_pass,
             "Notes": list(chosen.notes),
         },
-        "ParcelSignal": f"{scaling}mean over voxels, z-scored (ddof 1)",
+        "ParcelSignal": f"{scaling}mean over {what}, z-scored (ddof 1)",
         "MeanFramewiseDisplacement": _motion(job),
         "EmptyParcels": empty,
         "Sources": facts["uris"],
@@ -179,6 +195,10 @@ def _motion(job: Job) -> float | None:
 
 def _targets(job: Job, settings: Params, image: images.BoldImage) -> _Targets:
     """Return the atlas on the run's grid, or one label a voxel."""
+    if settings.voxelwise and image.grid is not None:
+        labels = np.arange(1, image.shape[0] + 1, dtype=np.int32)
+        table = image.grid.table()
+        return _Targets(labels, None, table, True, (), image.grid, only_with_data=True)
     if settings.voxelwise:
         mask = job.files.get("mask")
         if mask is None:
@@ -191,15 +211,34 @@ def _targets(job: Job, settings: Params, image: images.BoldImage) -> _Targets:
         if labels.shape != image.shape:
             raise DataError(f"{mask}: found the grid {labels.shape}, the image has {image.shape}.")
         return _Targets(labels, affine, table, True, ())
-    known = atlases.resolve_atlas(str(job.files["atlas"]), job.unit.space)
-    placed = atlases.to_grid(known, image.shape, image.affine)
+    like = job.files.get("parcels_of", image.path)
+    known = surface_atlas.find_atlas(str(job.files["atlas"]), like, job.unit.space)
+    placed = placing.place_atlas(known, image)
     table = {
         "index": known.index.tolist(),
         "name": list(known.names),
         "hemisphere": [h or None for h in known.hemispheres],
         "network": [n or None for n in known.networks],
     }
-    return _Targets(placed.labels, placed.affine, table, known.anatomical, known.warnings)
+    found = (placed.labels, placed.affine, table, known.anatomical, known.warnings)
+    return _Targets(*found, image.grid)
+
+
+def _with_data(
+    targets: _Targets, found: images.ParcelSeries
+) -> tuple[_Targets, images.ParcelSeries]:
+    """Leave out vertices without a series: the medial wall, and those that are constant."""
+    kept = np.flatnonzero(~found.empty)
+    rows = np.zeros(len(found.empty) + 1, np.int32)
+    rows[kept + 1] = np.arange(1, len(kept) + 1)
+    table = {name: [values[k] for k in kept] for name, values in targets.table.items()}
+    n_left = len(found.empty) - len(kept)
+    warnings = [f"{n_left} of {len(found.empty)} vertices have no data and are left out"]
+    less = replace(targets, labels=rows[targets.labels], table=table)
+    series = images.ParcelSeries(
+        found.series[:, kept], found.n_voxels[kept], found.n_dropped[kept], tuple(warnings)
+    )
+    return (less, series) if n_left else (targets, found)
 
 
 def _write(job: Job, found: images.ParcelSeries, targets: _Targets) -> None:
@@ -215,10 +254,15 @@ def _write(job: Job, found: images.ParcelSeries, targets: _Targets) -> None:
     else:
         columns = {str(n): found.series[:, k] for k, n in enumerate(targets.table["name"])}
         write.write_tsv(job.outputs["series"], columns)
-    painted = images.paint(
-        np.asarray(targets.table["index"], float), targets.labels, targets.affine
-    )
-    write.write_nifti(job.outputs["label_nii"], painted)
+    if targets.grid is None:
+        index = np.asarray(targets.table["index"], float)
+        painted = images.paint(index, targets.labels, targets.affine)
+        write.write_nifti(job.outputs["label_nii"], painted)
+    else:
+        _, *extensions, _ = job.unit.map_extensions("label")
+        kept = [job.outputs[k] for k in ("label_nii", "label_right") if k in job.outputs]
+        paths = dict(zip(extensions, kept, strict=True))
+        grids.write_labels(targets.grid, paths, targets.labels, targets.table)
     write.write_tsv(job.outputs["label_tsv"], {**targets.table, "n_voxels": found.n_voxels})
     write.write_json(
         job.outputs["label_json"],

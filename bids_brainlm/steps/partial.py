@@ -62,7 +62,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     """Return the files that the step writes, without the record (the sidecar of r)."""
     found = {}
     for stat in DESCRIPTIONS:
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("r", "json"):
                 labels = {"desc": desc(unit), "stat": stat}
                 found[f"{stat}.{ext}"] = unit.place(names, "boldmap", ext, labels)
@@ -174,7 +174,7 @@ def _write(
         "Sources": list(job.facts["sources"]),
     }
     for stat, values in tables.items():
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, columns, person.spread(values))
         if stat != "r":
             described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
