@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bids_brainlm.errors import NumericalError
-from bids_brainlm.numerics import crossval, design, resampling
+from bids_brainlm.numerics import crossval, design, head_nulls, resampling
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,9 @@ class HeadResult:
         model (later layers still see the head's output). Positive where the part helps.
     p : array, shape (n_targets, n_heads_total), or None
         Uncorrected p of the head's part, by permutation of blocks.
+    excess : array, shape (n_targets, n_heads_total), or None
+        Logarithm of ``norms`` less that of series that are as slow and follow nothing; see
+        `head_nulls.norm_excess`.
     """
 
     r: np.ndarray
@@ -83,6 +86,7 @@ class HeadResult:
     model: crossval.Result
     r2_loss: np.ndarray | None = None
     p: np.ndarray | None = None
+    excess: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def headwise(
     main: str,
     knockout: bool = False,
     test: HeadTest | None = None,
+    null: head_nulls.HeadNull | None = None,
 ) -> list[HeadResult]:
     """Fit one model and score every head's own part of its prediction.
 
@@ -143,6 +148,8 @@ def headwise(
         Also give ``r2_loss``.
     test : HeadTest, optional
         Also give ``p``.
+    null : HeadNull, optional
+        Also give ``excess``.
 
     Returns
     -------
@@ -153,7 +160,7 @@ def headwise(
     Raises
     ------
     NumericalError
-        Wrong groups, an unknown band, NaN, or shapes that do not fit.
+        Wrong groups, an unknown band, NaN, shapes that do not fit, or too few seeds.
 
     Notes
     -----
@@ -185,7 +192,20 @@ def headwise(
                 result.r2_loss[:, head] = _r2_loss(part, fit.errors[k], fit.observed[k])
             if result.p is not None and test is not None:
                 result.p[:, head] = _p(part, result.model, plan, test)
-    return results
+    if null is None:
+        return results
+    del fit
+    excess = head_nulls.norm_excess(
+        bands,
+        found,
+        targets,
+        plan,
+        main=main,
+        norms=[result.norms for result in results],
+        models=[result.model for result in results],
+        null=null,
+    )
+    return [replace(one, excess=own) for one, own in zip(results, excess, strict=True)]
 
 
 def fit_heads(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from bids_brainlm.errors import NumericalError
 
@@ -88,7 +88,7 @@ def spearman_matrix(vectors: Sequence[np.ndarray]) -> np.ndarray:
     ranks = np.empty((len(vectors), len(vectors[0])), dtype=np.float32)
     for k, vector in enumerate(vectors):
         # NaN gives NaN throughout, without a warning
-        ranks[k] = stats.rankdata(vector, nan_policy="propagate")
+        ranks[k] = scipy.stats.rankdata(vector, nan_policy="propagate")
     n = ranks.shape[1]
     products = np.zeros((len(vectors), len(vectors)))
     for start in range(0, n, _PAIRS_PER_BLOCK):

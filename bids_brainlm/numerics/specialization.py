@@ -13,7 +13,6 @@ from bids_brainlm.numerics.scores import pearson
 
 MIN_HEADS = 4
 MIN_PARCELS = 3
-_FLOOR = 1e-3  # of the parcel's geometric mean over heads
 _CONSTANT = 1e-12  # spread of logarithms that is rounding
 _LARGEST_TABLE = 2**22  # values, 32 MiB
 _TOLERANCE = 1e-10
@@ -44,7 +43,7 @@ class Specialization:
         Absolute correlation over heads of the scores of random halves of the participants, mean
         over splits. NaN with one participant.
     n_participants : array of int, shape (n_parcels,)
-        Participants whose norms of a parcel are known and vary over heads.
+        Participants whose excesses of a parcel are known and vary over heads.
     """
 
     scores: np.ndarray
@@ -58,7 +57,7 @@ class Specialization:
 
 
 def specialize(
-    norms: np.ndarray,
+    excess: np.ndarray,
     *,
     n_permutations: int,
     rng: np.random.Generator,
@@ -69,9 +68,10 @@ def specialize(
 
     Parameters
     ----------
-    norms : array, shape (n_participants, n_heads, n_parcels)
-        L2 norms of each head's weights. A NaN in any head, or the same norm for all heads, makes
-        a parcel unknown in that participant.
+    excess : array, shape (n_participants, n_heads, n_parcels)
+        Logarithm of the norm of each head's weights, less what a series that is as slow and
+        follows nothing gives; see `head_nulls.norm_excess`. A NaN in any head, or the same
+        value for all heads, makes a parcel unknown in that participant.
     n_permutations : int
         Random patterns of signs; all of them if ``2 ** n_participants`` is not more.
     rng : numpy.random.Generator
@@ -88,44 +88,41 @@ def specialize(
     Raises
     ------
     NumericalError
-        Not three dimensions, negative norms, fewer than 4 heads, wrong settings, fewer than 3
+        Not three dimensions, infinite values, fewer than 4 heads, wrong settings, fewer than 3
         parcels that are known in half of the participants, or the same profile of heads in all.
 
     Notes
     -----
-    What is decomposed are head-by-parcel patterns: the logarithms of a participant's norms, less
-    each parcel's mean over heads and each head's mean over parcels. Neither the overall weight of
-    a head nor that of a parcel counts, only in which parcels a head has relatively more of it.
-    Parcels must be known in at least half of the participants; participants in at least 3 of
-    these. Every pattern is scaled to a variance of 1, so that noisy people do not count more. The
-    mean over participants is decomposed with heads as observations. Centring leaves one dimension
-    less than there are parcels, and the means of a component's parcels balance: a loading says
-    how a parcel differs from the others. Signs are such that the loadings of a component have a
-    sum of at least 0. They are correlations, not the inverse transform of the paper's code, which
-    is no map of anything.
+    What is decomposed are head-by-parcel patterns: a participant's excesses, less each parcel's
+    mean over heads and each head's mean over parcels. Neither the overall weight of a head nor
+    that of a parcel counts, only in which parcels a head has relatively more of it. Parcels must
+    be known in at least half of the participants; participants in at least 3 of these. Every
+    pattern is scaled to a variance of 1, so that noisy people do not count more. The mean over
+    participants is decomposed with heads as observations. Centring leaves one dimension less
+    than there are parcels, and the means of a component's parcels balance: a loading says how a
+    parcel differs from the others. Signs are such that the loadings of a component have a sum of
+    at least 0. They are correlations, not the inverse transform of the paper's code, which is no
+    map of anything.
 
-    A norm below 0.001 of the parcel's geometric mean is set to that: a head without weight
-    (norm 0) in all parcels has no pattern.
-
-    Why not the norms themselves: they are positive for noise too, and larger for heads that
-    change slowly or have large kernels. That is the same for everybody who heard the story. With
-    norms standardised over heads, and heads permuted within participants, 20 % of the groups
-    whose brains followed nothing had p <= 0.05 for the first component, and all of them with the
-    heads of a real model.
+    Why not the norms themselves: they are positive for noise too, larger for heads that change
+    slowly or have large kernels, and more so in slow parcels, which is the same for everybody
+    who heard the story. Where brains follow nothing, norms standardised over heads, with heads
+    permuted within participants, gave p <= 0.05 for the first component in all groups with the
+    heads of a real model. Patterns of logarithms of norms gave 4 %, but 13 % where lag-1
+    autocorrelations of the parcels go from 0.3 to 0.5, and 100 % from 0.1 to 0.8. Those of
+    excesses give 3 to 6 % whatever the autocorrelations.
 
     Null hypothesis: patterns are symmetric about 0 over participants. Whole patterns get random
-    signs and go through the same average and decomposition. Where heads share overall weights and
-    brains follow nothing, 2 to 6 % of simulated groups have p <= 0.05, and 4 % of 600 groups with
-    real heads (10 people, 6 parcels). Signs of all participants together change nothing, so p is
-    at least ``2 ** (1 - n_participants)``: fewer than 6 participants cannot reach 0.05. The
-    *share* of a component would not do as a statistic: participants who agree in everything have
-    about the shares of participants who agree in nothing. ``agreement`` is 1 in total where they
-    agree in everything, and about 1 over their number where they agree in nothing.
+    signs and go through the same average and decomposition. Signs of all participants together
+    change nothing, so p is at least ``2 ** (1 - n_participants)``: fewer than 6 participants
+    cannot reach 0.05. The *share* of a component would not do as a statistic: participants who
+    agree in everything have about the shares of participants who agree in nothing.
+    ``agreement`` is 1 in total where they agree in everything, and about 1 over their number
+    where they agree in nothing.
 
-    What the test does not know: whether a pattern comes from the story. Slow heads have more
-    weight in slow parcels by chance alone, in everybody. Where lag-1 autocorrelations of parcels
-    go from 0.35 to 0.45, 4 % of groups with real heads whose brains follow nothing have
-    p <= 0.05; from 0.3 to 0.5 13 %, to 0.6 52 %; from 0.1 to 0.8 all of them.
+    What the test does not know: why people agree. They also do where parcels follow the story
+    to unlike degrees, and where parcels share a response to it that the model does not hold,
+    which goes with some heads by chance.
 
     For component k, the components before it are taken out of every participant, of heads and of
     parcels; p is the largest of those so far, so that the components up to the first that is not
@@ -142,29 +139,30 @@ def specialize(
     .. [2] Winkler et al. (2014), doi:10.1016/j.neuroimage.2014.01.060
     .. [3] Winkler et al. (2020), doi:10.1016/j.neuroimage.2020.117065
     """
-    norms = _checked(norms, n_components, n_permutations, n_splits)
-    logs, known = _logarithms(norms)
-    known, kept = _usable(known)
+    excess = _checked(excess, n_components, n_permutations, n_splits)
+    unknown = np.isnan(excess).any(axis=1)
+    excess = np.where(unknown[:, None], 0.0, excess)
+    known, kept = _usable(np.ptp(excess, axis=1) > _CONSTANT)
     n_known = known.sum(axis=0)
-    patterns = _patterns(logs[:, :, kept], known[:, kept])
+    patterns = _patterns(excess[:, :, kept], known[:, kept])
     if not patterns.any():
         raise NumericalError(
-            f"All {int(kept.sum())} parcels have the same relative norms of heads, expected "
+            f"All {int(kept.sum())} parcels have the same relative weights of heads, expected "
             "parcels that differ.",
             hint="Choose another atlas with --atlas, or regions with --rois.",
         )
     parts = _recentred(patterns / n_known[kept])
-    n_components = min(n_components, norms.shape[1] - 1, int(kept.sum()) - 1)
+    n_components = min(n_components, excess.shape[1] - 1, int(kept.sum()) - 1)
     mean = parts.sum(axis=0)
     left, sizes, right = _components(mean, n_components)
     agreement = sizes**2 / mean.size
-    loadings = np.full((n_components, norms.shape[2]), np.nan)
+    loadings = np.full((n_components, excess.shape[2]), np.nan)
     loadings[:, kept] = pearson((left * sizes)[:, :, None], mean[:, None, :])
     signs = np.where(np.nansum(loadings, axis=1) < 0, -1.0, 1.0)
     null_95, p = np.full((2, n_components), np.nan)
     reliability = np.full(n_components, np.nan)
-    if len(norms) > 1:
-        flips = core.signs_of(len(norms), n_permutations, rng)
+    if len(excess) > 1:
+        flips = core.signs_of(len(excess), n_permutations, rng)
         for k in range(n_components):
             null = _null(parts, left[:, :k], right[:, :k], flips)
             null_95[k] = np.quantile(null, 0.95)
@@ -184,41 +182,30 @@ def specialize(
 
 
 def _checked(
-    norms: np.ndarray, n_components: int, n_permutations: int, n_splits: int
+    excess: np.ndarray, n_components: int, n_permutations: int, n_splits: int
 ) -> np.ndarray:
-    """Float64 norms after checking shape and settings."""
-    norms = np.asarray(norms, dtype=np.float64)
-    if norms.ndim != 3 or 0 in norms.shape or norms.shape[1] < MIN_HEADS or np.isinf(norms).any():
+    """Float64 values after checking shape and settings."""
+    excess = np.asarray(excess, dtype=np.float64)
+    shape = excess.shape
+    if excess.ndim != 3 or 0 in shape or shape[1] < MIN_HEADS or np.isinf(excess).any():
         raise NumericalError(
-            f"Found norms of shape {norms.shape}, expected finite values or NaN of participants by "
-            f"at least {MIN_HEADS} heads by parcels.",
+            f"Found excesses of norms of shape {shape}, expected finite values or NaN of "
+            f"participants by at least {MIN_HEADS} heads by parcels.",
             hint="Choose a model with more heads with --model.",
         )
-    if norms.shape[2] < MIN_PARCELS:
+    if shape[2] < MIN_PARCELS:
         raise NumericalError(
-            f"Found norms of {norms.shape[2]} parcels, expected at least {MIN_PARCELS}, because "
+            f"Found norms of {shape[2]} parcels, expected at least {MIN_PARCELS}, because "
             "patterns of heads are relative to their mean over parcels.",
             hint="Choose an atlas with more parcels with --atlas, or more regions with --rois.",
         )
-    if (norms < 0).any():
-        raise NumericalError(f"Found a norm of {np.nanmin(norms):g}, expected 0 or more.")
     if min(n_components, n_permutations, n_splits) < 1:
         raise NumericalError(
             f"Found {n_components} components, {n_permutations} permutations and {n_splits} "
             "splits, expected at least 1 of each.",
             hint="Set --n-permutations to at least 1.",
         )
-    return norms
-
-
-def _logarithms(norms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms above the floor, and what is known (n_participants, n_parcels)."""
-    positive = norms > 0
-    logs = np.log(np.where(positive, norms, 1.0))
-    middle = logs.sum(axis=1, keepdims=True) / np.maximum(positive.sum(axis=1, keepdims=True), 1)
-    logs = np.maximum(np.where(positive, logs, -np.inf), middle + np.log(_FLOOR))
-    known = ~np.isnan(norms).any(axis=1) & (np.ptp(logs, axis=1) > _CONSTANT)
-    return logs, known
+    return excess
 
 
 def _usable(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,13 +228,13 @@ def _usable(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return known, kept
 
 
-def _patterns(logs: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _patterns(excess: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Patterns of variance 1 without means of heads and known parcels; 0 where unknown."""
     mask = known[:, None]
     n_known = np.maximum(known.sum(axis=1), 1)[:, None, None]
-    values = np.where(mask, logs - logs.mean(axis=1, keepdims=True), 0.0)
+    values = np.where(mask, excess - excess.mean(axis=1, keepdims=True), 0.0)
     values = np.where(mask, values - values.sum(axis=2, keepdims=True) / n_known, 0.0)
-    squares = (values**2).sum(axis=(1, 2)) / (n_known[:, 0, 0] * logs.shape[1])
+    squares = (values**2).sum(axis=(1, 2)) / (n_known[:, 0, 0] * excess.shape[1])
     size = np.where(squares > _CONSTANT**2, np.sqrt(squares), np.inf)
     return values / size[:, None, None]
 

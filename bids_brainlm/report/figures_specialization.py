@@ -353,7 +353,7 @@ def associations(
         SVG, covariates in rows.
     """
     limit = symmetric_limit(rho)
-    names = [f"PC {k + 1}" for k in range(len(rho))]
+    names = [f"PC{k + 1:02d}" for k in range(len(rho))]
     if share is not None:
         names = [f"{n} ({100 * s:.0f} %)" for n, s in zip(names, share, strict=False)]
     with style.drawing():

@@ -76,14 +76,16 @@ def _scree(found: HeadComponents, label: str, story: str, naming: Naming) -> Pic
         ),
         f"Components of the heads of {label}",
         f"On how many dimensions do the heads of {label} differ?",
-        "Principal components of heads' weights by parcels (logarithms of norms, less each head's "
-        "mean over parcels and each parcel's over heads, scaled in each participant); "
+        "Principal components of heads' weights by parcels (logarithms of norms less those of "
+        "series that are as slow but have random phases, less each head's mean over parcels and "
+        "each parcel's over heads, scaled in each participant); "
         f"{_people(found)}. Bars: variance that averaging over participants leaves along each "
         "component (1 in total where they agree in everything); line: 95th percentile with random "
         f"signs of participants; filled: p ≤ 0.05 ({n} of {len(found.p)}). Shares of the group's "
         f"variance: {share}. How to read it: only filled components are shared by people; the "
-        "others are not to be interpreted. People also agree where parcels differ in how slow they "
-        "are, which needs no link with the story.",
+        "others are not to be interpreted. How slow parcels are does not make people agree; that "
+        "some parcels follow the model more than others does, and so does a response to the story "
+        "that the model does not hold.",
         (found.path.replace("_heads.tsv", "_components.tsv"),),
     )
 

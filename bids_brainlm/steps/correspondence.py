@@ -13,18 +13,19 @@ from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.numerics import multiple
-from bids_brainlm.numerics.correspondence import correspond, correspond_people
+from bids_brainlm.numerics.correspondence import correspond, correspond_people, widths_of_null
 from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by, stamp
 
 NAME = "correspondence"
-VERSION = 3
+VERSION = 4
 DESCRIPTIONS = {
     "rho": "Spearman correlation over heads of decoding accuracy and group brain score",
     "p": "two-tailed p of rho, permutation of heads, (k + 1) / (n + 1)",
     "q": "p adjusted for the false discovery rate over all labels and parcels",
     "rhowithin": "rho with layer partialled out (ranks less the mean rank of their layer)",
-    "pwithin": "two-tailed p of rhowithin, permutation of heads within layers",
+    "pwithin": "two-tailed p of rhowithin, permutation of heads within layers, with a null that is "
+    "widened by how alike heads of a layer are in participants' own scores",
     "qwithin": "pwithin adjusted over all labels and parcels",
     "rhopeople": "rhowithin of every participant, Fisher mean",
     "ppeople": "two-tailed p of rhopeople, sign flips over participants, (k + 1) / (n + 1)",
@@ -57,7 +58,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     found = {}
     for stat in DESCRIPTIONS:
         labels = {"desc": desc(unit), "stat": stat}
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("rho", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
     return found
@@ -78,17 +79,19 @@ def _correspond(job: Job, settings: Params) -> None:
     _, names, columns, scores = read_map(made_by(job, "group").outputs["mean.tsv"])
     accuracy, labels = group_files.read_accuracy(job.files["decoding"], columns)
     layers = np.array([int(column[1:3]) for column in columns])
+    of_each = group_files.read_people(job, "r", correlations=True).values.transpose(0, 2, 1)
+    widths = widths_of_null(accuracy, of_each, layers)
     found = correspond(
         accuracy,
         scores.T,
         layers,
         n_permutations=settings.n_permutations,
         rng=np.random.default_rng([settings.seed, 5]),
+        widths=widths,
     )
-    people = group_files.read_people(job, "r", correlations=True)
     of_people, p_people = correspond_people(
         accuracy,
-        people.values.transpose(0, 2, 1),
+        of_each,
         layers,
         n_permutations=settings.n_permutations,
         rng=np.random.default_rng([settings.seed, 15]),
@@ -115,8 +118,9 @@ def _correspond(job: Job, settings: Params) -> None:
         label: columns[head] if head >= 0 else None
         for label, head in zip(labels, best, strict=True)
     }
+    meta["WidthsOfNull"] = dict(zip(labels, widths.tolist(), strict=True))
     for stat, values in tables.items():
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, labels, values.T)
         if stat != "rho":
             described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}

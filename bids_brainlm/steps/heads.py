@@ -5,6 +5,7 @@ Written as maps with one column a head (``desc-<model>Heads``), once per run and
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -17,17 +18,21 @@ from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
-from bids_brainlm.numerics import blas, crossval, design, heads, multiple
+from bids_brainlm.numerics import blas, crossval, design, head_nulls, heads, multiple
 from bids_brainlm.steps import encoding_columns, encoding_runs, significance
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "heads"
-VERSION = 1
-MORE_COPIES = 8  # of the targets, besides one a band and one a fold; see `heads.fit_heads`
+VERSION = 2
+N_SURROGATES = 3  # series without link; each costs about as much as reading the heads
+MORE_COPIES = 12  # of the targets, besides one a band and one a fold; see `heads.fit_heads`
 DESCRIPTIONS = {
     "r": "Pearson r of each head's own part of the prediction with the data, mean over folds",
     "norm": "L2 norm of each head's weights over its columns and delays, mean over folds",
+    "normexcess": "natural logarithm of norm less that of series with the parcel's own "
+    "autocorrelation and random phases (no link with the story), same band weights and penalty, "
+    "mean over such series; 0 is what chance gives",
     "r2loss": "R2 of the joint prediction minus R2 without the head's part: a read-out knock-out, "
     "neither a refit nor an ablation of the language model",
     "p": "one-sided p of r, block permutation of held-out predictions, (k + 1) / (n + 1)",
@@ -90,7 +95,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     found = {}
     for stat in DESCRIPTIONS:
         labels = {"desc": f"{unit.model}Heads", "stat": stat}
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("r", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "boldmap", ext, labels)
     return found
@@ -139,6 +144,9 @@ def _batch(
                 main="model",
                 knockout=True,
                 test=heads.HeadTest(length, settings.n_permutations, (settings.seed, 3)),
+                null=head_nulls.HeadNull(
+                    N_SURROGATES, [_seed(batch[k], settings.seed) for k, _ in piece]
+                ),
             )
             for (k, _), result in zip(piece, results, strict=True):
                 found[k].append(_without_series(result))
@@ -150,6 +158,13 @@ def _batch(
         except BrainLMError as error:
             outcomes.append(Outcome(person.job, error))
     return outcomes
+
+
+def _seed(person: encoding_runs.Person, seed: int) -> tuple[int, int, int]:
+    """Return a seed that only this run has, for its surrogate series."""
+    unit = person.job.unit
+    own = f"{unit.participant} {unit.session} {unit.run}"
+    return seed, 16, zlib.crc32(own.encode())
 
 
 def _without_series(result: heads.HeadResult) -> heads.HeadResult:
@@ -174,7 +189,8 @@ def _joined(parts: Sequence[heads.HeadResult]) -> heads.HeadResult:
         alpha_index=whole("model.alpha_index", 1),
         gamma_index=whole("model.gamma_index", 1),
     )
-    return heads.HeadResult(whole("r"), whole("norms"), model, whole("r2_loss"), whole("p"))
+    names = ("r", "norms", "r2_loss", "p", "excess")
+    return heads.HeadResult(model=model, **{name: whole(name) for name in names})
 
 
 def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
@@ -210,6 +226,7 @@ def _write(
     tables = {
         "r": found.r,
         "norm": found.norms,
+        "normexcess": found.excess,
         "r2loss": found.r2_loss,
         "p": found.p,
         "q": q,
@@ -219,7 +236,7 @@ def _write(
     parcels = made_by(job, "parcels")
     maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
     for stat, values in tables.items():
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, labels, person.spread(values))
         if stat != "r":
             described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
@@ -250,6 +267,7 @@ def _meta(
     meta["Columns"] = list(labels)
     meta["Inference"] = {**meta["Inference"], "Family": "all heads and parcels of the participant"}
     meta["Inference"]["Scored"] = "each head's own part of the prediction"
+    meta["NumberOfSurrogates"] = N_SURROGATES
     meta["WholeModel"] = {
         "MeanR": float(np.nanmean(model.r)),
         "MeanRJoint": float(np.nanmean(model.rjoint)),

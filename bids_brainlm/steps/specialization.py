@@ -21,7 +21,8 @@ from bids_brainlm.steps import group_files
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by
 
 NAME = "specialization"
-VERSION = 2
+VERSION = 3
+STAT = "normexcess"  # of the maps that are read
 N_COMPONENTS = 5
 MOST_PERMUTATIONS = 1000  # of a component: each is an eigendecomposition
 FEWEST_PARTICIPANTS = 6  # fewer have too few patterns of signs for p <= 0.05
@@ -64,7 +65,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     own = {"desc": desc(unit)}
     found = {
         f"loading.{ext}": unit.place(names, "group_boldmap", ext, {**own, "stat": "loading"})
-        for ext in ("tsv", "nii.gz")
+        for ext in unit.map_extensions()[:-1]  # the sidecar is the record
     }
     for key in ("head_scores", "components", "associations"):
         found[key] = unit.place(names, key, "tsv", own)
@@ -83,10 +84,9 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
 
 def _specialize(job: Job, settings: Params) -> None:
     """Write components, scores and associations of one story and model."""
-    people = group_files.read_people(job, "norm", correlations=False)
-    norms = people.values.transpose(0, 2, 1)
+    people = group_files.read_people(job, STAT, correlations=False)
     found = specialization.specialize(
-        norms,
+        people.values.transpose(0, 2, 1),
         n_components=N_COMPONENTS,
         n_permutations=min(settings.n_permutations, MOST_PERMUTATIONS),
         rng=np.random.default_rng([settings.seed, 9]),
@@ -96,7 +96,7 @@ def _specialize(job: Job, settings: Params) -> None:
     layers = _layers(people.columns)
     linked = _associate(covariates, found.scores, layers, settings)
     maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(people.names)
-    paths = {ext: job.outputs[f"loading.{ext}"] for ext in ("tsv", "nii.gz")}
+    paths = job.map_paths("loading")
     write_map(maps, paths, labels, found.loadings.T)
     heads: dict[str, object] = {"head": people.columns, LAYER: layers.tolist()}
     if LOOKBACK in names:
@@ -219,8 +219,9 @@ def _meta(
         "NumberOfHeads": len(people.columns),
         "Participants": people.participants,
         "NumberOfParticipants": len(people.participants),
-        "Input": "logarithms of L2 norms of each head's weights, less means of parcels over heads "
-        "and of heads over parcels, scaled to variance 1 in every participant, averaged over "
+        "Input": "logarithms of L2 norms of each head's weights less those of series with the same "
+        "autocorrelation and random phases (stat-normexcess), less means of parcels over heads and "
+        "of heads over parcels, scaled to variance 1 in every participant, averaged over "
         "participants",
         "Components": {
             "share": "of the variance of the group's patterns",
@@ -230,8 +231,8 @@ def _meta(
             "p": "share of such signs with as much agreement, (k + 1) / (n + 1), not below that of "
             "an earlier component",
             "NumberOfPermutations": n_signs,
-            "Limit": "parcels that differ in how slow they are weigh slow and fast heads "
-            "differently in everybody, whether or not they follow the story",
+            "Limit": "participants also agree where parcels follow the story to unlike degrees, "
+            "or share a response to it that the model does not hold",
             "reliability": "correlation of scores between halves of the participants",
         },
         "Associations": ASSOCIATIONS,

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -218,8 +219,9 @@ def test_correspondence_and_best_heads_of_regions(out):
 
 
 def test_components_of_heads_are_those_of_their_norms(out):
-    norms = np.stack([_map(out, f"{MODEL}Heads", "norm", p)[2].T for p in small_alice.PARTICIPANTS])
-    patterns = np.log(norms)
+    patterns = np.stack(
+        [_map(out, f"{MODEL}Heads", "normexcess", p)[2].T for p in small_alice.PARTICIPANTS]
+    )
     patterns = patterns - patterns.mean(axis=1, keepdims=True)
     patterns = patterns - patterns.mean(axis=2, keepdims=True)
     patterns = patterns / patterns.std(axis=(1, 2), keepdims=True)
@@ -292,3 +294,19 @@ def test_regions_of_another_atlas_are_refused(run, capsys):
     assert "wrong.tsv" in said
     assert "--rois" in said
     assert small_alice.tree(out) == before
+
+
+def test_maps_of_heads_of_an_earlier_version_have_no_components(run, tmp_path, capsys):
+    """The plan says what to do, and everything else is planned."""
+    out, folder = run
+    old = tmp_path / "out"
+    shutil.copytree(out, old)
+    for path in old.glob(f"sub-18/func/*_desc-{MODEL}Heads_stat-normexcess_*"):
+        path.unlink()
+    with contextlib.chdir(folder):
+        assert cli.main([str(folder / "bids"), str(old), "group", "--dry-run", "--n-permutations",
+                         "200", "--n-bootstraps", "100"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"skipped specialization of {MODEL}Heads in story alice: the maps of 1 part" in said
+    assert "first sub-18, have no stat-normexcess" in said
+    assert "participant level again with --overwrite" in said

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.stats import binom, gamma
 
-from bids_brainlm.numerics import blas, crossval, design, heads, resampling
+from bids_brainlm.numerics import blas, crossval, design, head_nulls, heads, resampling
 
 TR = 1.5
 DELAYS = (2, 3, 4, 5)
@@ -89,6 +89,22 @@ class Story:
             return heads.headwise(
                 bands, groups, [targets], self.plan, main="model", test=test
             )[0]  # fmt: skip
+
+    def excess(self, targets, n_people, n_parcels, *, n_surrogates=3):
+        """Excess of norms over those of random phases, (n_groups, n_people, n_heads, n_parcels).
+
+        ``targets`` are groups of people side by side. Persons k of all groups share phases.
+        """
+        bands = self._bands(self.heads)
+        groups = np.arange(bands[1].features.shape[1]).reshape(self.n_heads, -1)
+        several = targets.reshape(self.n_trs, -1, n_people, n_parcels)
+        split = [several[:, :, k].reshape(self.n_trs, -1) for k in range(n_people)]
+        null = head_nulls.HeadNull(n_surrogates, [[73, k] for k in range(n_people)])
+        with blas.single_threaded():
+            found = heads.headwise(bands, groups, split, self.plan, main="model", null=null)
+        values = np.stack([one.excess for one in found])
+        values = values.reshape(n_people, -1, n_parcels, self.n_heads)
+        return values.transpose(1, 0, 3, 2)
 
     def z_of_layers(self, space, targets):
         """Fisher z of every layer, (n_targets, n_layers)."""

@@ -143,9 +143,11 @@ def correspond(story, labels, gains, rng):
     parts /= parts.std(axis=1, keepdims=True)
     signal = sim.response(np.einsum("htp,hp->tp", parts, gains))
     found = story.headwise(listeners(rng, signal, 0.7))
-    scores = mean_r(by_person(found.r, n_parcels))
+    r = by_person(found.r, n_parcels)
+    people = np.arctanh(r).transpose(0, 2, 1)
+    widths = correspondence.widths_of_null(accuracy, people, story.layers)
     return accuracy, correspondence.correspond(
-        accuracy, scores.T, story.layers, n_permutations=1999, rng=rng
+        accuracy, mean_r(r).T, story.layers, n_permutations=1999, rng=rng, widths=widths
     )
 
 
@@ -250,11 +252,18 @@ def test_planted_dependencies_are_found_among_fourteen():
 # Specialization
 
 
-@pytest.fixture(scope="module")
-def dimensions():
+def noise_of_speeds(rng, n_trs, speeds):
+    """Draw noise of ten people whose parcels have these lag-1 autocorrelations."""
+    own = np.stack([sim.ar1(rng, n_trs, N_PEOPLE, speed) for speed in speeds], axis=2)
+    return (own + 0.7 * sim.ar1(rng, n_trs, N_PEOPLE, 0.4)[:, :, None]) / np.sqrt(1.49)
+
+
+@pytest.fixture(scope="module", params=["alike", "unlike"])
+def dimensions(request):
     """Some parcels take deep heads, some heads that look far back, through real weights.
 
-    Heads differ in how much all parcels take of them, too, which is no component.
+    Heads differ in how much all parcels take of them, too, which is no component. The noise of
+    parcels is as slow as each other's, or not.
     """
     rng = np.random.default_rng(68)
     story = sim.story(8, 1, n_trs=800, n_layers=6, n_heads=4, head_dim=2, own_share=1.0)
@@ -267,9 +276,14 @@ def dimensions():
     parts = np.einsum("htd,hpd->htp", story.by_head, weights)
     parts /= parts.std(axis=1, keepdims=True)
     signal = sim.response(np.einsum("htp,hp->tp", parts, gains))
-    norms = by_person(story.headwise(listeners(rng, signal, 0.7)).norms, 12)
+    speeds = np.full(12, 0.4)
+    if request.param == "unlike":
+        speeds = np.random.default_rng(73).permutation(np.linspace(0.1, 0.8, 12))
+    noise = noise_of_speeds(rng, 800, speeds)
+    targets = np.sqrt(0.7) * signal[:, None] + np.sqrt(0.3) * noise
+    excess = story.excess(targets.reshape(800, -1), N_PEOPLE, 12)[0]
     found = components.specialize(
-        norms.transpose(0, 2, 1), n_permutations=199, rng=rng, n_components=4, n_splits=10
+        excess, n_permutations=199, rng=rng, n_components=4, n_splits=10
     )
     label = rng.uniform(0.5, 0.8, 24)
     covariates = np.column_stack([story.layers, far, label])
@@ -301,8 +315,34 @@ def test_planted_dimensions_are_linked_to_layer_and_distance(dimensions):
     assert linked.p[0, 1] > 0.05
     assert abs(linked.rho_within[1, 1]) > 0.8
     assert linked.p_within[1, 1] <= 0.01
-    assert linked.p_within[1, 0] > 0.05
+    assert linked.p_within[1, 0] > 0.01  # components mix a little
+    assert abs(linked.rho_within[1, 0]) < abs(linked.rho_within[1, 1]) - 0.3
     assert (linked.p_within[2, :2] > 0.05).all()
+
+
+def test_weak_dimensions_of_heads_are_found_in_unlike_parcels():
+    """Seven groups in which the model has 10 % of the variance of parcels that differ in speed."""
+    p, r = [], []
+    parcels = np.repeat([1.0, -1.0], 6)
+    speeds = np.random.default_rng(74).permutation(np.linspace(0.1, 0.8, 12))
+    for seed in range(7):
+        rng = np.random.default_rng([75, seed])
+        story = sim.story(11, seed, n_trs=400, n_layers=6, n_heads=2, head_dim=2, own_share=1.0)
+        deep = (story.layers - 3.5) / 1.7
+        weights = rng.standard_normal((12, 12, 2))
+        parts = np.einsum("htd,hpd->htp", story.by_head, weights)
+        parts /= parts.std(axis=1, keepdims=True)
+        signal = sim.response(np.einsum("htp,hp->tp", parts, np.exp(0.9 * np.outer(deep, parcels))))
+        noise = noise_of_speeds(rng, 400, speeds)
+        targets = np.sqrt(0.1) * signal[:, None] + np.sqrt(0.9) * noise
+        excess = story.excess(targets.reshape(400, -1), N_PEOPLE, 12)[0]
+        found = components.specialize(
+            excess, n_permutations=199, rng=rng, n_components=1, n_splits=1
+        )
+        p.append(found.p[0])
+        r.append(abs(np.corrcoef(found.scores[:, 0], deep)[0, 1]))
+    assert (np.array(p) <= 0.05).all()
+    assert np.mean(r) > 0.6
 
 
 # Comparison

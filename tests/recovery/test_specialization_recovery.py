@@ -35,8 +35,8 @@ def test_p_is_honest_where_participants_share_no_pattern(n_participants, alike):
     found = []
     for seed in range(200):
         rng = np.random.default_rng([41, seed, n_participants])
-        norms = np.exp(_weights(rng) + 0.5 * _own(rng, n_participants, alike))
-        found.append(specialize(norms, n_permutations=119, rng=rng, n_components=1, n_splits=1).p)
+        excess = _weights(rng) + 0.5 * _own(rng, n_participants, alike)
+        found.append(specialize(excess, n_permutations=119, rng=rng, n_components=1, n_splits=1).p)
     found = np.concatenate(found)
     if n_participants == 6:  # all 32 different patterns of signs: 1 of them is below .05
         low, high = binom.ppf([0.005, 0.995], 200, 1 / 32)
@@ -55,8 +55,8 @@ def test_p_is_honest_where_patterns_are_not_symmetric_or_alike(unequal):
         rng = np.random.default_rng([42, seed])
         own = _own(rng, 10)
         own = own * rng.uniform(0.1, 3.0, (10, 1, 1)) if unequal == "noise" else np.exp(own)
-        norms = np.exp(_weights(rng) + 0.3 * own)
-        found.append(specialize(norms, n_permutations=119, rng=rng, n_components=1, n_splits=1).p)
+        excess = _weights(rng) + 0.3 * own
+        found.append(specialize(excess, n_permutations=119, rng=rng, n_components=1, n_splits=1).p)
     assert _within(np.concatenate(found))
 
 
@@ -74,8 +74,8 @@ def planted():
     """Two shared dimensions with maps of their own, in 18 participants with noise of their own."""
     rng = np.random.default_rng(43)
     truth, maps = _patterns(rng)
-    norms = np.exp(_weights(rng) + 0.3 * (truth @ maps + 1.5 * _own(rng, 18)))
-    return truth, maps, specialize(norms, n_permutations=199, rng=rng, n_components=5)
+    excess = _weights(rng) + 0.3 * (truth @ maps + 1.5 * _own(rng, 18))
+    return truth, maps, specialize(excess, n_permutations=199, rng=rng, n_components=5)
 
 
 def test_planted_dimensions_are_found(planted):
@@ -99,8 +99,8 @@ def test_weak_dimensions_are_found():
         shared, own = np.outer(truth[:, 0], maps[0]), _own(rng, 10)
         own -= own.mean(axis=2, keepdims=True)
         shared *= np.sqrt(0.05) * own.std() / shared.std()
-        norms = np.exp(_weights(rng) + 0.2 * (shared + own))
-        found = specialize(norms, n_permutations=199, rng=rng, n_components=1, n_splits=1)
+        excess = _weights(rng) + 0.2 * (shared + own)
+        found = specialize(excess, n_permutations=199, rng=rng, n_components=1, n_splits=1)
         p.append(found.p[0])
         r.append(abs(np.corrcoef(found.scores[:, 0], truth[:, 0])[0, 1]))
     assert (np.array(p) <= 0.05).mean() > 0.8
@@ -115,8 +115,8 @@ def test_a_shared_dimension_makes_no_second_one():
         own = 0.3 * _own(rng, 12)
         own += 2.0 * rng.standard_normal((12, N_HEADS, 1)) * np.sin(PLACE / 9.0)
         shared = 3.0 * np.outer(rng.standard_normal(N_HEADS), np.cos(PLACE / 5.0))
-        norms = np.exp(0.1 * (_weights(rng) + shared + own))
-        p = specialize(norms, n_permutations=119, rng=rng, n_components=2, n_splits=1).p
+        excess = 0.1 * (_weights(rng) + shared + own)
+        p = specialize(excess, n_permutations=119, rng=rng, n_components=2, n_splits=1).p
         first.append(p[0])
         second.append(p[1])
     assert (np.array(first) <= 0.05).all()

@@ -7,7 +7,11 @@ import pytest
 from scipy import stats
 
 from bids_brainlm.errors import NumericalError
-from bids_brainlm.numerics.correspondence import correspond, correspond_people
+from bids_brainlm.numerics.correspondence import (
+    correspond,
+    correspond_people,
+    widths_of_null,
+)
 
 LAYERS = np.repeat(np.arange(6), 12)
 
@@ -119,3 +123,42 @@ def test_one_person_cannot_agree(rng):
     with pytest.raises(NumericalError, match="at least 2 participants"):
         correspond_people(np.zeros((12, 2)), np.zeros((1, 12, 3)), np.repeat([0, 1], 6),
                           n_permutations=9, rng=rng)
+
+
+def test_heads_that_go_together_widen_the_null(rng):
+    """Pairs of heads of a layer have the same scores and accuracies: half as many heads."""
+    pairs = np.repeat(np.arange(24), 2)
+    layers = np.repeat(np.arange(4), 12)
+    people = rng.standard_normal((40, 24, 5))
+    decoded = rng.standard_normal((24, 30))
+    alike = widths_of_null(decoded[pairs], people[:, pairs], layers)
+    assert alike.mean() == pytest.approx(np.sqrt((48 - 4) / (24 - 4)), abs=0.1)
+    apart = rng.standard_normal((40, 48, 5))
+    free = widths_of_null(decoded[pairs], apart, layers)
+    assert free.min() >= 1.0
+    assert free.mean() < 1.1
+    one = widths_of_null(decoded[pairs], apart[:1], layers)
+    np.testing.assert_array_equal(one, 1.0)
+
+
+def test_a_wider_null_holds_its_level_for_heads_in_pairs(rng):
+    """400 scores without link."""
+    pairs, layers = np.repeat(np.arange(24), 2), np.repeat(np.arange(4), 12)
+    decoded, scores = rng.standard_normal((24, 1))[pairs], rng.standard_normal((24, 400))[pairs]
+    people = rng.standard_normal((30, 24, 8))[:, pairs]
+    widths = widths_of_null(decoded, people, layers)
+    narrow, wide = (
+        correspond(
+            decoded, scores, layers, n_permutations=199, rng=np.random.default_rng(1), widths=one
+        )
+        for one in (None, widths)
+    )
+    np.testing.assert_array_equal(narrow.p, wide.p)
+    np.testing.assert_array_equal(narrow.rho_within, wide.rho_within)
+    low, high = stats.binom.ppf([0.005, 0.995], 400, 0.05)
+    assert (narrow.p_within <= 0.05).sum() > high
+    assert low <= (wide.p_within <= 0.05).sum() <= high
+    with pytest.raises(NumericalError, match="2 widths"):
+        correspond(
+            decoded, scores, layers, n_permutations=9, rng=rng, widths=np.ones(2)
+        )
