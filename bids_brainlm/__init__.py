@@ -8,6 +8,7 @@ _API = {
     "api_tables": ("load_ceilings", "load_comparison", "load_table"),
     "api_run": ("run",),
     "figures": ("PageFigure", "list_figures", "plot"),
+    "brain": ("BrainPage", "view"),
 }
 """Functions for use from Python, by their module."""
 

@@ -15,7 +15,7 @@ from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.steps import base, reports
-from bids_brainlm.steps.base import Unit
+from bids_brainlm.steps.base import Job, Unit
 
 GROUP_SECTIONS = ("ceiling", "regions", "stats")
 GROUP_ENCODING = ("seed", "trim", "cv", "inner_cv", "gap", "alphas")  # of ceilings and draws
@@ -47,12 +47,19 @@ def write_pages(
         "command": config.command(settings),
         "version": __version__,
     }
+    marks = {job.record: _mark(job, settings) for job in plan.jobs}
     if settings.level == "group":
-        _group(settings, plan, failed, shared, names, log)
+        _group(settings, plan, failed, shared, marks, names, log)
     else:
-        _participants(settings, plan, failed, shared, names, log)
+        _participants(settings, plan, failed, shared, marks, names, log)
     for name, text in reports.citation(settings.output_dir, version=__version__).items():
         _update(settings.output_dir / name, text.encode())
+
+
+def _mark(job: Job, settings: Config) -> str:
+    """Stand for a job in a page's key; reports alone may show what is not finished yet."""
+    unfinished = settings.execution.reports_only and base.state(job) != "done"
+    return "unfinished" if unfinished else job.key
 
 
 def _shown(settings: Config) -> dict[str, object]:
@@ -67,7 +74,7 @@ def _shown(settings: Config) -> dict[str, object]:
     return shown
 
 
-def _participants(settings, plan, failed, shared, names, log) -> None:
+def _participants(settings, plan, failed, shared, marks, names, log) -> None:
     """Remake the pages of participants whose results changed."""
     wanted = []
     for participant in plan.participants:
@@ -76,7 +83,7 @@ def _participants(settings, plan, failed, shared, names, log) -> None:
             "skipped": [(s.what, s.why) for s in plan.skipped if s.participant == participant],
             "failed": [(str(u), why) for u, why in failed if u.participant in (participant, None)],
         }
-        key = _key([*(job.key for job in mine), own, shared])
+        key = _key([*(marks[job.record] for job in mine), own, shared])
         path = names.path("participant_report", {"participant": participant})
         if settings.execution.reports_only or _stored(path) != key:
             wanted.append((settings.output_dir, participant, own, shared, key))
@@ -106,13 +113,13 @@ def _participant(task: tuple[Path, str, Mapping, Mapping, str]) -> None:
     _write(out_dir, files, key)
 
 
-def _group(settings, plan, failed, shared, names, log) -> None:
+def _group(settings, plan, failed, shared, marks, names, log) -> None:
     """Remake the group's page if results changed."""
     own = {
         "skipped": [(s.what, s.why) for s in plan.skipped],
         "failed": [(str(u), why) for u, why in failed],
     }
-    key = _key([*(job.key for job in plan.jobs), own, shared])
+    key = _key([*marks.values(), own, shared])
     path = names.path("group_report")
     if settings.execution.reports_only or _stored(path) != key:
         log.say("report: group")

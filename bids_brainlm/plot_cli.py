@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bids_brainlm import __version__, figures
+from bids_brainlm import __version__, brain, figures
 from bids_brainlm.errors import BrainLMError, ConfigError, ReadWriteError
 from bids_brainlm.report import style
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("svg", "pdf", "png")
+VIEW = "view"
+FIGURE_HELP = "name of the figure, as --list shows it; or view: the brain to turn, as a web page"
 EPILOG = """\
 examples:
   bids_brainlm-plot OUT --list
   bids_brainlm-plot OUT paired --format pdf --width 3.5 --height 5
   bids_brainlm-plot OUT map --desc minilmEmbeddings --column 3 --view surface --threshold q
   bids_brainlm-plot OUT layers --participant-label 18 -o sub-18_layers.svg
+  bids_brainlm-plot OUT view -o brain.html
 """
 
 
@@ -44,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("output_dir", metavar="OUT", type=Path, help="results of bids_brainlm; nothing is changed")
-    add("figure", metavar="FIGURE", nargs="?", help="name of the figure, as --list shows it")
+    add("figure", metavar="FIGURE", nargs="?", help=FIGURE_HELP)
     add("--version", action="version", version=f"bids_brainlm {__version__}")
     add("--list", action="store_true", help="list the figures and leave")
     which = made.add_argument_group("which one, where there are several")
@@ -87,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _list(given)
         elif given.figure is None:
             raise ConfigError("Expected FIGURE.", hint="See bids_brainlm-plot OUT --list.")
+        elif given.figure == VIEW:
+            _view(given)
         else:
             _draw(given)
     except BrainLMError as error:
@@ -140,6 +145,24 @@ def _draw(given: argparse.Namespace) -> None:
     )
     _write(path, _bytes(made, ending, given.dpi))
     sys.stdout.write(f"{path}\n")
+
+
+def _view(given: argparse.Namespace) -> None:
+    """Write the interactive brain view; it has its own choice of maps and looks."""
+    path = given.output or Path(f"{VIEW}.html")
+    plain = parser().parse_args([str(given.output_dir), VIEW])
+    kept = {"story", "atlas", "output", "list"}
+    others = [k for k, v in vars(plain).items() if k not in kept and getattr(given, k) != v]
+    if others:
+        flags = ", ".join(f"--{k.replace('_', '-')}" for k in others)
+        raise ConfigError(
+            f"The figure view takes --story, --atlas and -o, not {flags}.",
+            hint="Choose maps, thresholds and surfaces on the page itself.",
+        )
+    if path.suffix.lower() != ".html":
+        raise ConfigError(f"{path} is no web page.", hint="End the name with .html.")
+    made = brain.view(given.output_dir, story=given.story, atlas=given.atlas).save(path)
+    sys.stdout.write(f"{made}\n")
 
 
 def _target(given: argparse.Namespace) -> tuple[str, Path]:

@@ -15,7 +15,6 @@ from bids_brainlm.presets.settings import PRESETS
 from bids_brainlm.presets.trees import Key, Map, Tree
 from bids_brainlm.report import common, html
 from bids_brainlm.report import presets as report
-from bids_brainlm.report.content import feature_order
 from bids_brainlm.report.presets_content import (
     MEASURES,
     Facts,
@@ -24,6 +23,7 @@ from bids_brainlm.report.presets_content import (
     Setting,
     SpaceScores,
 )
+from bids_brainlm.report.spaces import feature_order
 
 # Names of files beside the two output folders; those inside come from data/outputs.json.
 PAGE, TABLE, SIDECAR = "presets.html", "presets.tsv", "presets.json"

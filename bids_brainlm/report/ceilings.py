@@ -39,16 +39,19 @@ def blocks(story: GroupStory, naming: Naming) -> list[object]:
     order = np.argsort(-np.where(np.isfinite(values), values, -9.0), kind="stable")[:N_ROWS]
     order = np.sort(order) if len(order) == len(values) else order
     q = story.maps.get(("", "iscq"))
+    bounded = [k for k in found if np.isfinite(story.maps["", k].column("ci_low")).any()]
     rows = []
     for k in order:
         row: list[object] = [item.names[k]]
         for kind in found:
-            row += [float(story.maps["", kind].column("value")[k]), _interval(story, kind, int(k))]
+            row.append(float(story.maps["", kind].column("value")[k]))
+            row += [_interval(story, kind, int(k))] if kind in bounded else []
         row.append(None if q is None else float(q.column("value")[k]))
         rows.append(tuple(row))
     columns = [Column("Parcel")]
     for kind in found:
-        columns += [Column(KINDS[kind], number=True), Column("95 %")]
+        columns.append(Column(KINDS[kind], number=True))
+        columns += [Column("95 %")] if kind in bounded else []
     columns.append(Column("q of ISC", number=True, digits=4))
     significant = "" if q is None else f" {int((q.values <= 0.05).sum())} of {len(values)} parcels "
     significant += "share more than chance (q ≤ 0.05)." if significant else ""
@@ -69,6 +72,4 @@ def _interval(story: GroupStory, kind: str, place: int) -> str:
     """Write the interval of one parcel."""
     item = story.maps["", kind]
     low, high = (float(item.column(c)[place]) for c in ("ci_low", "ci_high"))
-    if not np.isfinite(low):
-        return "–"
-    return f"{common.number(low, 2)} to {common.number(high, 2)}"
+    return common.interval(low, high, 2)

@@ -83,16 +83,20 @@ def chosen_words(columns: Sequence[str], column: str) -> str:
     return f"{where}, which has the highest mean r" if several else where
 
 
+_ACROSS = {"AcrossStories": " across stories", "AcrossRuns": " across runs"}
+
+
 def feature_words(desc: str, meta: Mapping[str, object]) -> str:
     """Name a feature space for people: ``minilm embeddings``."""
     model = meta.get("Model")
     label = model.get("Label") if isinstance(model, Mapping) else None
     space = str(meta.get("FeatureSpace") or "")
+    ending = next((words for end, words in _ACROSS.items() if desc.endswith(end)), "")
     if space.endswith("-each"):
-        what = f"single features of {space.removesuffix('-each')}"
+        what = f"single features of {space.removesuffix('-each')}{ending}"
         return f"{label}, {what}" if label else what
     if label and space:
-        return f"{label} {space.lower()}"
+        return f"{label} {space.lower()}{ending}"
     return " ".join(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", desc)).lower() or desc
 
 
@@ -111,18 +115,29 @@ def mean(values: np.ndarray | None) -> float:
 
 
 def number(value: object, digits: int = 3, unit: str = "") -> str:
-    """Write a number with a true minus sign and its unit; a dash where there is none."""
+    """Write a number with a true minus sign and its unit; a dash where there is none.
+
+    Powers of ten are for p-values and the like, which have four digits or more.
+    """
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "–"
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         text = str(int(value))
     elif isinstance(value, (float, np.floating)):
-        tiny = 0 < abs(value) < 0.5 * 10.0**-digits
+        tiny = digits > 3 and 0 < abs(value) < 0.5 * 10.0**-digits
+        value = value if tiny else round(float(value), digits) + 0.0  # no minus before zero
         text = f"{value:.1e}" if tiny else f"{value:.{digits}f}"
     else:
         return str(value)
     text = text.replace("-", "−")
     return f"{text} {unit}" if unit else text
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """Write an interval that is not broken over lines; a dash where there is none."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "–"
+    return f"{number(float(low), digits)}\u00a0to\u00a0{number(float(high), digits)}"
 
 
 def plural(count: int, noun: str, many: str | None = None) -> str:
@@ -151,15 +166,40 @@ def scale_limit(values: np.ndarray) -> float:
 def brain_png(
     labels: Labels, index: tuple[int, ...], values: np.ndarray, keep: np.ndarray | None, label: str
 ) -> bytes:
-    """Draw all parcels on slices; below, those of ``keep`` on a glass brain."""
-    from bids_brainlm.report import figures_brain
+    """Draw all parcels on slices; below, those of ``keep`` on a glass brain.
+
+    Labels of surfaces are drawn on the cortex, twice.
+    """
+    from bids_brainlm.report import figures_brain, figures_surface
 
     limit = scale_limit(values)
+    if labels.affine is None:
+        shown = [] if keep is None or not keep.any() else [np.where(keep, values, np.nan)]
+        return figures_brain.stack([
+            figures_surface.surface(labels, index, some, label=label, limit=limit)
+            for some in (values, *shown)
+        ])
     parts = [figures_brain.slices(labels, index, values, label=label, limit=limit)]
     if keep is not None and keep.any():
         shown = np.where(keep, values, np.nan)
         parts.append(figures_brain.glass(labels, index, shown, label=label, limit=limit))
     return figures_brain.stack(parts)
+
+
+def drawn_words(labels: Labels, *, cortex: bool = False) -> str:
+    """Say what `brain_png` draws, or with ``cortex`` what `brain_and_cortex_png` draws."""
+    on_cortex = "on the inflated cortex (fsaverage5), lateral and medial"
+    if labels.affine is None:
+        return f"Above: all parcels {on_cortex}. Below, where any: only significant parcels."
+    if cortex:
+        return (
+            "Above: all parcels on axial slices (z in mm, MNI); then, where any, only significant "
+            f"parcels, seen through a glass brain; last, all parcels {on_cortex}."
+        )
+    return (
+        "Above: all parcels on axial slices (z in mm, MNI). Below, where any: only significant "
+        "parcels, seen through a glass brain."
+    )
 
 
 def brain_and_cortex_png(
@@ -168,6 +208,8 @@ def brain_and_cortex_png(
     """Draw what `brain_png` draws, and below all parcels on the cortical surface."""
     from bids_brainlm.report import figures_brain, figures_surface
 
+    if labels.affine is None:
+        return brain_png(labels, index, values, keep, label)
     cortex = figures_surface.surface(labels, index, values, label=label, limit=scale_limit(values))
     return figures_brain.stack([brain_png(labels, index, values, keep, label), cortex])
 
@@ -219,8 +261,11 @@ def summary_section(facts: RunFacts, warnings: Sequence[str]) -> Section:
 
 
 def _what_why(title: str, rows: Sequence[tuple[str, str]]) -> Table:
-    """Make a table of (what, why)."""
-    return Table(title, (Column("What"), Column("Why")), tuple((a, b) for a, b in rows))
+    """Make a table of (what, why), and of what to do where the reason says it."""
+    parts = [(what, *why.partition("\nWhat to do: ")[::2]) for what, why in rows]
+    if not any(todo for *_, todo in parts):
+        return Table(title, (Column("What"), Column("Why")), tuple(p[:2] for p in parts))
+    return Table(title, (Column("What"), Column("Why"), Column("What to do")), tuple(parts))
 
 
 def settings_section(facts: RunFacts) -> Section:

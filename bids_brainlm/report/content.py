@@ -12,6 +12,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from bids_brainlm.report.spaces import across, within
+
 
 @dataclass(frozen=True)
 class ParcelMap:
@@ -147,18 +149,20 @@ class HeadComponents:
 class Labels:
     """An atlas on a grid: ``image`` (x, y, z) holds parcel numbers, ``affine`` is in mm.
 
-    ``table`` maps a parcel number to its columns (hemisphere, network, n_voxels).
+    ``table`` maps them to columns. Surfaces: one number a vertex of fsaverage5, no affine.
     """
 
     path: str
     space: str
     image: np.ndarray
-    affine: np.ndarray
+    affine: np.ndarray | None
     table: Mapping[int, Mapping[str, str]]
 
     @property
     def is_anatomical(self) -> bool:
         """Tell whether the labels can be drawn on a template brain."""
+        if self.affine is None:
+            return bool(self.space)
         return self.space.startswith("MNI") and int((self.image > 0).sum()) > 1000
 
 
@@ -190,9 +194,12 @@ class Recording:
         return ", ".join(p for p in parts if p)
 
     def descs(self) -> tuple[str, ...]:
-        """Return the feature spaces with a score, nuisance left out."""
-        found = {d for d, stat in self.maps if stat == "r" and d and d != "nuisance"}
-        return tuple(sorted(found, key=feature_order))
+        """Return the feature spaces with a score within the run, nuisance left out."""
+        return within(self.maps, "r")
+
+    def across(self) -> tuple[str, ...]:
+        """Return the feature spaces with a score across stories or runs."""
+        return across(self.maps, "r")
 
 
 @dataclass(frozen=True)
@@ -235,9 +242,12 @@ class GroupStory:
     alignment: Mapping[str, object] = field(default_factory=dict)
 
     def descs(self) -> tuple[str, ...]:
-        """Return the feature spaces with a group mean, nuisance left out."""
-        found = {d for d, stat in self.maps if stat == "mean" and d and d != "nuisance"}
-        return tuple(sorted(found, key=feature_order))
+        """Return the feature spaces with a group mean within the story, nuisance left out."""
+        return within(self.maps, "mean")
+
+    def across(self) -> tuple[str, ...]:
+        """Return the feature spaces with a group mean across stories or runs."""
+        return across(self.maps, "mean")
 
 
 @dataclass(frozen=True)
@@ -250,13 +260,6 @@ class RunFacts:
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
-
-
-def feature_order(desc: str) -> tuple[int, str]:
-    """Sort key: embeddings, transformations, magnitudes, then the rest."""
-    order = ("Embeddings", "Transformations", "Magnitudes", "Attention")
-    place = next((i for i, name in enumerate(order) if desc.endswith(name)), len(order))
-    return place, desc
 
 
 @dataclass(frozen=True)
@@ -336,7 +339,19 @@ class References:
     items: tuple[tuple[str, str], ...]
 
 
-Block = Text | Notice | Code | Picture | Table | Pairs | References
+@dataclass(frozen=True)
+class BrainView:
+    """An interactive view of maps on the cortex; ``data`` is the JSON that its script draws."""
+
+    kind: ClassVar[str] = "brainview"
+    anchor: str
+    title: str
+    caption: str
+    data: str
+    files: tuple[str, ...] = ()
+
+
+Block = Text | Notice | Code | Picture | Table | Pairs | References | BrainView
 
 
 @dataclass(frozen=True)
@@ -371,11 +386,15 @@ class Page:
     version: str
     notices: tuple[Notice, ...] = field(default=())
 
-    def pictures(self) -> tuple[Picture, ...]:
-        """Return every picture of the page."""
+    def blocks(self) -> tuple[Block, ...]:
+        """Return every block of the page, in order."""
         stack, found = list(self.sections), []
         while stack:
             section = stack.pop(0)
-            found += [b for b in section.blocks if isinstance(b, Picture)]
+            found += section.blocks
             stack = list(section.sections) + stack
         return tuple(found)
+
+    def pictures(self) -> tuple[Picture, ...]:
+        """Return every picture of the page."""
+        return tuple(b for b in self.blocks() if isinstance(b, Picture))

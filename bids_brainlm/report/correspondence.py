@@ -156,8 +156,9 @@ def _best(
         f"Brain scores of the best head of each label, {one.model}",
         f"Where the best head of each label predicts, {one.model}",
         "For each label the head that decodes it best (right: its name and balanced accuracy) and "
-        "that head's group mean of held-out r in every region. How to read it: the head was "
-        "chosen by decoding, not by brain data, so its scores are not optimistic. Brain maps: "
-        "the column of that head in the map of heads.",
+        f"that head's group mean of held-out r in every region; n = {len(one.heads)} heads, "
+        f"{len(labels)} labels. How to read it: the head was chosen by decoding, not by brain "
+        "data, so its scores are not optimistic. Brain maps: the column of that head in the map "
+        "of heads.",
         files,
     )

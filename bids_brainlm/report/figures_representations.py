@@ -88,6 +88,8 @@ def autocorrelation(curves: Mapping[str, np.ndarray], layers: Mapping[str, Seque
         panels[0].set_ylabel("autocorrelation, mean over units")
         bar = fig.colorbar(mapper, ax=list(panels), pad=0.015, fraction=0.03)
         bar.set_label("layer")
+        bar.locator = mpl.ticker.MaxNLocator(8, integer=True)
+        bar.update_ticks()
         bar.outline.set_visible(False)
         return style.svg(fig)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from bids_brainlm.report import (
+    across,
+    brainview,
     ceilings,
     common,
     heads,
@@ -30,6 +33,7 @@ from bids_brainlm.report.content import (
     RunFacts,
     Section,
     Table,
+    Text,
 )
 from bids_brainlm.report.figures_encoding import Dots
 from bids_brainlm.report.group_scores import (
@@ -180,7 +184,7 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
     """Make the part of one story."""
     naming = common.marked(naming, mark)
     place = anchor("story", story.story, mark)
-    parts = []
+    parts: list[Section | None] = []
     if ("", "isc") in story.maps:
         parts.append(_ceilings(story, place, naming))
     checked = _validity(story)
@@ -189,30 +193,25 @@ def _story(story: GroupStory, naming: Naming, mark: str) -> Section:
     if story.descs():
         parts.append(layers_section(story, place, naming))
         parts.append(significance_section(story, place))
-        found = unique.section(story, place, naming)
-        if found is not None:
-            parts.append(found)
-        parts.append(maps_section(story, place, naming))
-    rungs = ladder.section(story, place, naming)
-    if rungs is not None:
-        parts.append(rungs)
-    by_region = regions.section(story, place, naming)
-    if by_region is not None:
-        parts.append(by_region)
-    profiles = layers.section(story, place, naming)
-    if profiles is not None:
-        parts.append(profiles)
-    computed = heads.section(story, place, naming)
-    if computed is not None:
-        parts.append(computed)
-    features = stimulus.section(story, place, naming)
-    if features is not None:
-        parts.append(features)
+        parts.append(unique.section(story, place, naming))
+        parts += _where(story, place, naming)
+        parts.append(across.section(story, place, naming))
+    parts += [
+        part.section(story, place, naming) for part in (ladder, regions, layers, heads, stimulus)
+    ]
     people = (_people(story), *validity.motion(story))
     parts.append(Section(f"{place}-participants", "Participants", people))
     where = f", {story.atlas} in {story.space}" if mark else ""
     title = f"Story {story.story}{where} (n = {len(story.people)})"
-    return Section(place, title, (), tuple(parts))
+    return Section(place, title, (), tuple(part for part in parts if part is not None))
+
+
+def _where(story: GroupStory, place: str, naming: Naming) -> list[Section]:
+    """Show maps: the view to turn, then the figures; or say why there is no brain."""
+    view, figures = brainview.block(story, f"{place}-brainview"), maps_section(story, place, naming)
+    if isinstance(view, Text):
+        return [replace(figures, blocks=(view, *figures.blocks))]
+    return [Section(f"{place}-brain", "Brain view", (view,)), figures]
 
 
 def _validity(story: GroupStory) -> list[object]:
@@ -255,13 +254,15 @@ def _ceilings(story: GroupStory, place: str, naming: Naming) -> Section:
     )
     blocks = []
     if story.labels is not None and story.labels.is_anatomical:
+        is_volume = story.labels.affine is not None
         blocks.append(
             Picture(
                 naming("iscmap", "png", story=story.story),
                 common.brain_png(story.labels, item.index, values, None, "ISC (r)"),
                 "Brain map of intersubject correlation",
                 "Ceilings on the brain",
-                f"Mean ISC (r) of n = {n} participants on axial slices (z in mm, MNI). "
+                f"Mean ISC (r) of n = {n} participants on "
+                f"{'axial slices (z in mm, MNI)' if is_volume else 'the inflated cortex'}. "
                 "How to read it: auditory and temporal cortex should be highest during speech.",
                 files,
             )
@@ -286,7 +287,7 @@ def _people(story: GroupStory) -> Table:
     """Make one row a participant."""
     each = story.maps.get(("participants", "isc"))
     shown = [
-        (d, column_of(story.maps[d, "mean"])) for d in story.descs() if (d, "r") in story.scores
+        (d, column_of(story.maps[d, "mean"])) for d in scored(story) if (d, "r") in story.scores
     ][:N_SPACES]
     rows = []
     for k, person in enumerate(story.people):
@@ -317,7 +318,7 @@ def _people(story: GroupStory) -> Table:
         columns,
         tuple(rows),
         "r: mean over parcels at the group's best column"
-        + (f", first {N_SPACES} feature spaces" if len(story.descs()) > N_SPACES else "")
+        + (f", first {N_SPACES} feature spaces" if len(scored(story)) > N_SPACES else "")
         + ". Edge of grid: penalties chosen at either "
         "end of the grid, mean over feature spaces. FD: framewise displacement. How to read it: "
         "participants who move much or have a low ISC are the first to look at when results are "

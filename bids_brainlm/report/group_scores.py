@@ -286,11 +286,9 @@ def _map(story: GroupStory, desc: str, naming: Naming) -> Picture:
             common.brain_and_cortex_png(story.labels, item.index, values, keep, "mean r"),
             f"Group map of {name}, {where}",
             f"Group map, {name}, {where}",
-            f"Mean held-out r over n = {n} participants, {where}. Above: all parcels on axial "
-            "slices (z in mm, MNI); then, where any, only significant parcels, seen through a "
-            "glass brain; last, all parcels on the inflated cortex (fsaverage), lateral and "
-            f"medial.{found} How to read it: red parcels are predicted; predictions of blue "
-            "ones run against the data.",
+            f"Mean held-out r over n = {n} participants, {where}. "
+            f"{common.drawn_words(story.labels, cortex=True)}{found} How to read it: red "
+            "parcels are predicted; predictions of blue ones run against the data.",
             files,
         )
     order = shown_rows(values)
@@ -348,7 +346,7 @@ def _best_parcels(story: GroupStory, desc: str) -> Table:
     extra: list[tuple[str, int, np.ndarray]] = []
     if low is not None and high is not None:
         ends = zip(low, high, strict=True)
-        spans = [f"{common.number(a)} to {common.number(b)}" for a, b in ends]
+        spans = [common.interval(a, b) for a, b in ends]
     for stat, label, digits in (
         ("q", "q", 4),
         ("normalized", "normalised", 2),

@@ -169,11 +169,24 @@ def _encoding(maps: Sequence[Mapping]) -> str:
             "of each test block"
         )
     text += f"; {trim[0]} TRs at the start and {trim[1]} at the end of a story were not used. "
-    text += _penalties(first) + _scaling(fitted)
+    text += _penalties(first) + _scaling(fitted) + _across(maps)
     return text + (
         " The score r is the "
         "correlation of the model band's own part of the held-out prediction with the data, "
         "averaged over folds; the joint score is that of the whole prediction."
+    )
+
+
+def _across(maps: Sequence[Mapping]) -> str:
+    """Describe models that were tested on a story or run that they never saw."""
+    schemes = sorted({str(m["CrossValidation"]) for m in maps if m.get("CrossValidation")})
+    if not schemes:
+        return ""
+    return (
+        f" Where a participant heard several, the same models were also fitted across them "
+        f"({join(schemes)}): penalties and band weights were chosen on training stories, inner "
+        "folds left out whole stories where there were several, and the test of the held-out "
+        "series permuted blocks of a prediction that never saw them."
     )
 
 

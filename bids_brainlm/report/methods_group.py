@@ -100,8 +100,9 @@ def _components(group: Sequence[Mapping]) -> str:
     if not any(m.get("FeatureSpace") == "specialization" for m in group):
         return ""
     return (
-        "Logarithms of the norms of heads' weights, less each head's mean over parcels and each "
-        "parcel's mean over heads, scaled to unit variance in each participant and averaged over "
+        "Logarithms of the norms of heads' weights, less those of phase-randomised series fitted "
+        "with the same penalties, and less each head's mean over parcels and each parcel's mean "
+        "over heads, scaled to unit variance in each participant and averaged over "
         "participants, were decomposed into principal components over heads; a component counts "
         "where participants agree along it more than with random signs of whole participants. "
         "Component scores were correlated with layer (over layers) and, with layer "

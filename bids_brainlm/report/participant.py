@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common, methods, scores, stimulus, validity
+from bids_brainlm.report import across, common, methods, scores, stimulus, validity
 from bids_brainlm.report.common import Naming, anchor, number, plural
 from bids_brainlm.report.content import (
     Card,
@@ -196,6 +196,9 @@ def _recording(recording: Recording, naming: Naming, mark: str) -> Section:
         parts.append(Section(f"{place}-validity", "Leakage and model checks", tuple(checked)))
     for desc in recording.descs():
         parts.append(scores.feature_section(recording, desc, place, naming))
+    elsewhere = across.run_section(recording, place)
+    if elsewhere is not None:
+        parts.append(elsewhere)
     blocks = []
     if recording.descs():
         blocks.append(scores.glance_table(recording))

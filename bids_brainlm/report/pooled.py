@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bids_brainlm.report import common
-from bids_brainlm.report.content import Column, GroupStory, Section, Table, Text
+from bids_brainlm.report import brainview, common
+from bids_brainlm.report.content import BrainView, Column, GroupStory, Section, Table, Text
 
 STORY = "pooled"
 """What stands for a story in results over all of them."""
@@ -36,13 +36,18 @@ def section(stories: Sequence[GroupStory]) -> Section | None:
         )
     ]
     blocks += [_table(story) for story in stories]
+    views = [
+        brainview.block(story, f"all-stories-brainview{common.anchor(mark)}")
+        for story, mark in zip(stories, common.marks_of(stories), strict=True)
+    ]
+    blocks += [view for view in views if isinstance(view, BrainView)]
     return Section("all-stories", "All stories together", tuple(blocks))
 
 
 def _table(story: GroupStory) -> Table:
     """Make one row a feature space."""
     rows = []
-    for desc in story.descs():
+    for desc in (*story.descs(), *story.across()):
         item, q, largest = (story.maps[desc, stat] for stat in ("mean", "q", "pfwe"))
         column = common.best_column(item.values, item.columns)
         effect = story.maps[desc, "effect"].column(column)

@@ -255,10 +255,11 @@ def _spaces(place: Place, facts: Facts, naming: Naming, mark: str) -> list[Pictu
                 ),
                 f"Mean r of each participant, {first} and {second}",
                 "Scores by participant",
-                f"Mean r over parcels of each participant (thin lines) and their mean (large "
-                f"dots) with {first} and {second}, each at its own best column. How to read it: "
-                "parallel lines mean that the presets rank people alike; a shift of all is an "
-                "effect of settings. Where folds touch it contains leaked information.",
+                "Mean r over parcels of each participant (thin lines; n = "
+                f"{with_people[0].people.shape[1]}) and their mean (large dots) with {first} and "
+                f"{second}, each at its own best column. How to read it: parallel lines mean that "
+                "the presets rank people alike; a shift of all is an effect of settings. Where "
+                "folds touch it contains leaked information.",
                 files,
             )
         )
@@ -272,7 +273,7 @@ def _isc(place: Place, facts: Facts, naming: Naming, mark: str) -> Picture:
     first, second = facts.presets
     ext = "png" if place.isc.shape[1] > MAX_SVG else "svg"
     n = place.n_people[1]
-    included = ""
+    included = " How to read it: dots on the line have the same ceiling with both."
     if any(s.flag == "--isc-reference" for s in facts.settings):
         included = (
             " How to read it: an average that includes the tested participant correlates with "
@@ -289,8 +290,9 @@ def _isc(place: Place, facts: Facts, naming: Naming, mark: str) -> Picture:
         ),
         f"Intersubject correlation by parcel, {second} against {first}",
         "Intersubject correlation",
-        f"Intersubject correlation of each parcel (dot), {second} against {first}; means "
-        f"{number(mean(place.isc[1]))} and {number(mean(place.isc[0]))}. Line: equal values."
+        f"Intersubject correlation of each parcel (dot), {second} against {first}; n = "
+        f"{n} participants; means {number(mean(place.isc[1]))} and "
+        f"{number(mean(place.isc[0]))}. Line: equal values."
         f"{included} Files: of {first}, then of {second}.",
         place.isc_files,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bids_brainlm.report import common
-from bids_brainlm.report.common import Naming, number
+from bids_brainlm.report.common import Naming
 from bids_brainlm.report.content import (
     Column,
     Comparison,
@@ -81,7 +81,8 @@ def section(story: GroupStory, place: str, naming: Naming) -> Section | None:
 
 def _members(shown: GroupStory, story: GroupStory, naming: Naming) -> list[object]:
     """List the regions of interest, and show where they lie."""
-    item = next(iter(shown.maps.values()))
+    means = (m for (_, stat), m in shown.maps.items() if stat == "mean")
+    item = next(means, next(iter(shown.maps.values())))
     found = item.meta.get("Regions")
     if not isinstance(found, Sequence):
         return []
@@ -241,7 +242,7 @@ def _pairs_table(found: Comparison, names: Sequence[tuple[str, str]]) -> Table:
             names[c[0]][0],
             names[c[0]][1],
             float(v["difference"][c]),
-            f"{number(float(v['low'][c]))} to {number(float(v['high'][c]))}",
+            common.interval(v["low"][c], v["high"][c]),
             float(v["effect"][c]),
             float(v["p"][c]),
             float(v["q"][c]),

@@ -254,11 +254,10 @@ def _map(recording: Recording, desc: str, naming: Naming) -> Picture:
             title=f"Brain map, {where}",
             caption=(
                 f"Held-out r (own part of the model band) of n = {n} parcels; "
-                f"{common.chosen_words(item.columns, column)}. Above: all parcels on axial "
-                "slices (z in mm, MNI). Below, where any: only significant parcels, seen "
-                f"through a glass brain. {tail} How to read it: language areas of the "
-                "temporal and frontal lobes should stand out; scattered colours of both signs "
-                "are noise."
+                f"{common.chosen_words(item.columns, column)}. "
+                f"{common.drawn_words(recording.labels)} {tail} How to read it: language areas "
+                "of the temporal and frontal lobes should stand out; scattered colours of both "
+                "signs are noise."
             ),
             files=files,
         )

@@ -147,6 +147,7 @@ def model_checks(recording: Recording) -> list[object]:
         column = common.best_column(item.values, item.columns)
         edges = common.edge_shares(item.meta)
         r2 = recording.maps.get((desc, "r2"))
+        degrees = (item.meta.get("EffectiveDegreesOfFreedom") or {}).get(column) or {}
         values = r2.column(column) if r2 is not None else np.array([])
         known = values[np.isfinite(values)]
         if edges is None and not len(known):
@@ -158,6 +159,9 @@ def model_checks(recording: Recording) -> list[object]:
                 None if edges is None else 100 * edges[0],
                 None if edges is None else 100 * edges[1],
                 100 * float((known < 0).mean()) if len(known) else None,
+                degrees.get("Median"),
+                degrees.get("Low"),
+                degrees.get("High"),
             )
         )
     if not rows:
@@ -168,11 +172,17 @@ def model_checks(recording: Recording) -> list[object]:
         Column("Lowest penalty, %", number=True, digits=1),
         Column("Highest penalty, %", number=True, digits=1),
         Column("R² < 0, %", number=True, digits=1),
+        Column("Effective df", number=True, digits=1),
+        Column("5 %", number=True, digits=1),
+        Column("95 %", number=True, digits=1),
     )
     caption = (
         "Share of choices at either end of the penalty grid (all columns; many at the lowest end "
         "call for a wider grid, many at the highest end say that there is little to learn), and "
-        "share of parcels whose whole prediction is worse than the mean."
+        "share of parcels whose whole prediction is worse than the mean. Effective df: effective "
+        "degrees of freedom of the fits (trace of the hat matrix), median and 5 to 95 % over "
+        "parcels and folds; near 0 where nothing was learned, near the training rows where nothing "
+        "was shrunk."
     )
     return [Table("Model checks", columns, tuple(rows), caption)]
 
@@ -214,7 +224,7 @@ def motion(story: GroupStory) -> list[object]:
         Column("Column"),
         Column("n", number=True, digits=0),
         Column("ρ with FD", number=True, digits=2),
-        Column("p", number=True, digits=3),
+        Column("p", number=True, digits=4),
     )
     caption = (
         "Spearman correlation over participants of the mean r over parcels with mean framewise "

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio import fsaverage5, grids, spaces, write
 from bids_brainlm.bidsio.names import Names
-from bids_brainlm.errors import ReadWriteError
+from bids_brainlm.errors import BrainLMError, ReadWriteError
 from bids_brainlm.report import common, group, html, methods, participant
 from bids_brainlm.report.content import (
     GroupStory,
@@ -27,7 +27,7 @@ from bids_brainlm.steps import group_tables
 from bids_brainlm.steps.stimulus_files import decoding_of, representations_of, stimulus_files
 
 NAME = "reports"
-VERSION = 2
+VERSION = 3
 
 SCORE_STATS = ("unique", "p", "q")
 """Statistics of participants that a page shows, besides all that begin with r (scores)."""
@@ -234,31 +234,31 @@ def _words(names: Names, story: str) -> Words | None:
 def _labels(names: Names, entities: Mapping[str, str | None]) -> Labels | None:
     """Read the atlas on the grid of a run."""
     wanted = {k: v for k, v in entities.items() if v is not None}
-    place = {**wanted, "desc": None, "stat": "label", "ext": "nii.gz"}
+    side, ext = spaces.split_side(
+        spaces.image_extensions(wanted.get("space"), wanted.get("atlas"), "label")[0]
+    )
+    place = {**wanted, "desc": None, "stat": "label", "hemi": side, "ext": ext}
     path = next(iter(names.find("boldmap", place)), None)
     if path is None:
         return None
-    stem = path.name.removesuffix(".nii.gz")
-    anatomical = _json(path.with_name(f"{stem}.json")).get("Anatomical") is not False
-    table = path.with_name(f"{stem}.tsv")
+    own = {**names.parse(path)[1], "hemi": None}
+    sidecar = names.path("boldmap", {**own, "ext": "json"})
+    anatomical = _json(sidecar).get("Anatomical") is not False
+    table = sidecar.with_suffix(".tsv")
     columns = write.read_tsv(table) if table.is_file() else {"index": []}
     by_number = {
         int(number): {c: columns[c][k] for c in columns}
         for k, number in enumerate(columns["index"])
     }
-    space = names.parse(path)[1]["space"] if anatomical else ""
-    return Labels(names.relative(path), space, *_image(path), by_number)
-
-
-def _image(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a label image."""
-    import nibabel
-
     try:
-        found = nibabel.load(path)
-        return np.asarray(found.dataobj).astype(np.int32), found.affine
-    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise _damaged(path, error) from None
+        values, affine, grid = grids.read_labels(path)
+    except BrainLMError as error:
+        raise _damaged(path, error.message) from None
+    values = values.astype(np.int32)
+    drawn = values if grid is None else fsaverage5.on_fsaverage5(values, grid)
+    space = own["space"] if anatomical and drawn is not None else ""
+    image = values.ravel() if drawn is None else drawn
+    return Labels(names.relative(path), space, image, affine, by_number)
 
 
 def recordings(names: Names, label: str, *, story: str | None = None) -> list[Recording]:

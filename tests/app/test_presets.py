@@ -149,7 +149,7 @@ def test_files_of_table_and_page_are_there(out):
     assert {"presets.tsv", "default/group.html", "paper/group.html"} <= set(links)
     assert [x for x in links if not (out / x).is_file()] == []
     assert page.count("<img") == 3
-    assert page.count("n = 3 participants") == 1
+    assert page.count("n = 3 participants") == 2  # scores and ceilings
     assert "about 1/√3 = 0.58" in page
     assert not re.search(r'(?:src|href)="https?://(?!doi\.org)', page)
 

@@ -6,6 +6,7 @@ import contextlib
 import doctest
 import importlib
 import io
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import shutil
 import string
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from bids_brainlm import (  # noqa: E402
     config,
     errors,
     fetch,
+    jobs,
     plot_cli,
     rois,
 )
@@ -45,6 +48,7 @@ PAGES = sorted(
     if not {"_build", "generated"} & set(path.relative_to(DOCS).parts)
 )
 TEXTS = [REPOSITORY / "README.md", *PAGES]
+NOTEBOOK = DOCS / "tutorials" / "alice.ipynb"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(<!-- run -->\n)?```(\w+)\n(.*?)^```$", re.M | re.S)
 PROGRAMS = {
@@ -53,6 +57,7 @@ PROGRAMS = {
     "bids_brainlm-simulate": simulate.parse,
     "bids_brainlm-rois": lambda words: rois.parser().parse_args(words),
     "bids_brainlm-plot": lambda words: plot_cli.parser().parse_args(words),
+    "bids_brainlm-jobs": lambda words: jobs.parser().parse_args(words),
     "bids_brainlm-presets": lambda words: presets.parser().parse_known_args(words),
 }
 FAST = (
@@ -304,6 +309,51 @@ def test_first_run_works_as_told(first_run):
 
 def test_python_tutorial_works_as_told(first_run, monkeypatch):
     assert check_python(DOCS / "tutorials" / "python.md", first_run, monkeypatch) > 15
+
+
+def cells(path: Path) -> list[str]:
+    """Return the code of a notebook, which is kept without results."""
+    found = json.loads(path.read_text("utf-8"))["cells"]
+    code = [cell for cell in found if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    return ["".join(cell["source"]) for cell in code]
+
+
+def test_notebook_works_as_told(first_run, monkeypatch, capsys):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    monkeypatch.chdir(first_run)
+    known: dict[str, object] = {}
+    for code in cells(NOTEBOOK):
+        exec(compile(code, NOTEBOOK.name, "exec"), known)
+    plt.close("all")
+    assert len(shown) == 2
+    assert "There is no brain map" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_notebook_shows_its_figures_in_jupyter(first_run, tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="the extra 'test' is not installed")
+    nbclient = pytest.importorskip("nbclient", reason="the extra 'test' is not installed")
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbformat.validate(notebook)
+    shutil.copytree(first_run / "out", tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of Jupyter about itself
+        nbclient.NotebookClient(
+            notebook, timeout=600, kernel_name="python3",
+            resources={"metadata": {"path": str(tmp_path)}},
+        ).execute()  # fmt: skip
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    kinds = [kind for o in outputs for kind in o.get("data", {})]
+    assert kinds.count("image/png") == 4
+    assert kinds.count("text/html") >= 2
+    assert not [o.text for o in outputs if o.get("name") == "stderr"]
 
 
 @pytest.mark.slow

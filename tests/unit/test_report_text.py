@@ -12,12 +12,18 @@ from bids_brainlm.report import common, group_scores, methods, references
     ("value", "text"),
     [
         (None, "–"), (float("nan"), "–"), (3, "3"), (-3, "−3"), (0.12345, "0.123"),
-        (-0.5, "−0.500"), (0.0, "0.000"), (0.00001, "1.0e−05"), ("a-b", "a-b"),
-        (np.int64(7), "7"), (np.float32(0.25), "0.250"), (-0.00001, "−1.0e−05"),
+        (-0.5, "−0.500"), (0.0, "0.000"), (0.00001, "0.000"), ("a-b", "a-b"),
+        (np.int64(7), "7"), (np.float32(0.25), "0.250"), (-0.00001, "0.000"),
     ],
 )
 def test_numbers_are_written_for_people(value, text):
     assert common.number(value) == text
+
+
+def test_small_p_values_keep_a_power_of_ten_and_intervals_stay_in_one_line():
+    assert common.number(0.00001, 4) == "1.0e−05"
+    assert common.interval(-0.00001, 0.25) == "0.000\u00a0to\u00a00.250"
+    assert common.interval(np.nan, 0.25) == "–"
 
 
 def test_number_with_unit():
