@@ -41,6 +41,8 @@ OUTPUTS = (
     ("participant_reports", "Reports of participants", "sub-*.html", True),
     ("group_maps", "Maps of the group", "group/*_boldmap.nii.gz", True),
     ("group_tables", "Scores of the group", "group/*_boldmap.tsv", True),
+    ("surface_maps", "Maps on surfaces, one file a hemisphere", "**/*_boldmap.func.gii", True),
+    ("cifti_maps", "Maps as CIFTI", "**/*_boldmap.?scalar.nii", True),
     ("group_report", "Report of the group", "group.html", True),
     ("citation", "Methods section of what was run", "logs/CITATION.md", True),
 )

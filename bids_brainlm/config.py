@@ -30,6 +30,7 @@ MODEL_SPACES = (
 STORY_SPACES = ("linguistic", "static", "acoustics", "position", "oasm")
 NUISANCE_BANDS = ("silence", "counts", "phonemes")
 STIM = "stim-"  # before the name of a recording that the dataset brings
+LONGEST = 300  # characters of a value in a message
 EACH = "-each"  # behind a space: one model for each of its features
 EACH_SPACES = ("linguistic", "acoustics", "position", "magnitudes")  # their features have names
 
@@ -46,6 +47,8 @@ def _count(value: object) -> int:
     number = int(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError("a whole number >= 0")
+    if number >= 2**63:
+        raise OverflowError
     return number
 
 
@@ -216,12 +219,19 @@ class Inputs:
     )
     atlas: str = setting(
         "Schaefer2018_400Parcels17Networks",
-        "TemplateFlow name, or a label image with its TSV",
+        "TemplateFlow name, or a label image with its TSV; for surfaces and CIFTI label.gii, "
+        ".annot (left hemisphere) or dlabel.nii",
         metavar="NAME_OR_PATH",
     )
-    voxelwise: bool = setting(False, "no atlas: every voxel of the brain mask", _switch)
-    space: str = setting("", "BOLD space, e.g. MNI152NLin2009cAsym (default: the one there is)")
-    resolution: str = setting("", "BOLD res- label (default: the one there is)")
+    voxelwise: bool = setting(
+        False, "no atlas: every voxel of the brain mask, vertex or grayordinate", _switch
+    )
+    space: str = setting(
+        "",
+        "BOLD space, e.g. MNI152NLin2009cAsym, fsaverage6 or fsLR (default: the one there is, "
+        "volumes first)",
+    )
+    resolution: str = setting("", "BOLD res- or den- label (default: the one there is)")
     voxel_scaling: str = setting(
         "zscore", "scaling of voxels before the parcel mean", choices=("zscore", "none")
     )
@@ -373,18 +383,25 @@ class Encoding:
     intercept: str = setting(
         "train", "centre features and BOLD on training rows, or not", choices=("train", "none")
     )
+    across: tuple[str, ...] = setting(
+        ("stories",),
+        "where a participant heard several, also fit on all stories (or runs) but one and test on "
+        "that one; runs: repeated stories count too; none: never",
+        many=True,
+        choices=("stories", "runs", "none"),
+    )
     predictions: bool = setting(
         False,
         "keep held-out predictions, and correlate brain activity with those of embeddings and of "
         "transformations, each given the other",
         _switch,
     )
-    ladder: bool = setting(
-        False,
+    ladder: str = setting(
+        "auto",
         "refit nested models from position, word rate, phonemes, acoustics and static embeddings "
-        "to the untrained and the trained model, as far as --features, --bands and --model ask "
-        "for them; off because it costs up to 17 more fits a run and model",
-        _switch,
+        "to the untrained and the trained model: auto (as far as their inputs exist), asked "
+        "(as far as --features, --bands and --model ask for them) or none",
+        choices=("auto", "asked", "none"),
     )
     seed: int = setting(20240629, "seed of every random draw", _count)
 
@@ -615,11 +632,15 @@ def check(name: str, value: object, origin: str) -> Any:
     for item in items:
         try:
             one = meta["parse"](item)
+        except OverflowError:
+            raise ConfigError(
+                f"{origin}: {name} is {_quoted(item)}, expected a smaller number."
+            ) from None
         except (ValueError, TypeError) as error:
             expected = str(error) if isinstance(error, ValueError) else meta["parse"].__doc__
             raise ConfigError(
-                f"{origin}: {name} is {item!r}, expected {_expectation(meta, expected)}."
-                f"{suggest(str(item), meta['known'])}"
+                f"{origin}: {name} is {_quoted(item)}, expected {_expectation(meta, expected)}."
+                f"{suggest(_quoted(item)[1:-1], meta['known'])}"
             ) from None
         if meta["choices"] and one not in meta["choices"]:
             close = suggest(str(one), meta["choices"])
@@ -628,6 +649,15 @@ def check(name: str, value: object, origin: str) -> Any:
             )
         parsed.append(one)
     return tuple(parsed) if many else parsed[0]
+
+
+def _quoted(value: object) -> str:
+    """Write a value that is wrong, in one line that can be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number with thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _expectation(meta: Mapping[str, Any], fallback: str) -> str:
@@ -740,11 +770,16 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             f"--cv {encoding.cv} --inner-cv {encoding.inner_cv}: expected at least 2 folds each."
         )
-    if encoding.ladder and "embeddings" not in config.features.features:
+    if encoding.ladder == "asked" and "embeddings" not in config.features.features:
         raise ConfigError(
-            "--ladder ends with the embeddings of a model, found --features "
+            "--ladder asked ends with the embeddings of a model, found --features "
             f"{' '.join(config.features.features)}.",
-            hint="Add embeddings to --features, or leave --ladder out.",
+            hint="Add embeddings to --features, or use --ladder none.",
+        )
+    if "none" in encoding.across and len(encoding.across) > 1:
+        raise ConfigError(
+            f"--across {' '.join(encoding.across)} contradicts itself.",
+            hint="Use --across none alone, or leave none out.",
         )
     if not encoding.delays:
         raise ConfigError("--delays is empty, expected at least one delay (TR).")

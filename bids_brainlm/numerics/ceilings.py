@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import _ceilings as pairs_core
@@ -254,7 +254,7 @@ def cross_subject_ceiling(
     z = np.arctanh(np.clip(left, -_LARGEST_R, _LARGEST_R))
     k = len(groups)
     spread = np.sqrt((k - 1) / k * ((z - z.mean(axis=0)) ** 2).sum(axis=0))
-    half = stats.t.ppf((1.0 + level) / 2.0, k - 1) * spread
+    half = scipy.stats.t.ppf((1.0 + level) / 2.0, k - 1) * spread
     centre = np.arctanh(np.clip(value, -_LARGEST_R, _LARGEST_R))
     return Ceiling(value, np.tanh(centre - half), np.tanh(centre + half), own)
 

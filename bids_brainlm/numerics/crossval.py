@@ -67,6 +67,8 @@ class Result:
     band_r : mapping of str to array, shape (n_targets,)
         Mean over folds of each band's own r.
     alpha_index, gamma_index : array of int, shape (n_folds, n_targets)
+    df : array, shape (n_folds, n_targets)
+        Effective degrees of freedom, estimated; see `ridge.encode`.
     """
 
     prediction: np.ndarray
@@ -77,6 +79,7 @@ class Result:
     band_r: Mapping[str, np.ndarray]
     alpha_index: np.ndarray
     gamma_index: np.ndarray
+    df: np.ndarray
 
 
 def make_plan(
@@ -262,13 +265,13 @@ class Gathered:
     ----------
     parts : list of list of array, shape (n_bands, n_test, n_targets)
     observed : list of list of array, shape (n_test, n_targets)
-    chosen : list of list of (array, array), each of shape (n_targets,)
-        Indices of alpha and gamma.
+    chosen : list of list of (array, array, array), each of shape (n_targets,)
+        Indices of alpha and gamma, and effective degrees of freedom.
     """
 
     parts: list[list[np.ndarray]]
     observed: list[list[np.ndarray]]
-    chosen: list[list[tuple[np.ndarray, np.ndarray]]]
+    chosen: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
 
     @classmethod
     def empty(cls, n_participants: int) -> Gathered:
@@ -294,7 +297,7 @@ class Gathered:
         for k, one in enumerate(fitted.found):
             self.parts[k].append(one.prediction_by_band)
             self.observed[k].append(fitted.observed[k])
-            self.chosen[k].append((one.alpha_index, one.gamma_index))
+            self.chosen[k].append((one.alpha_index, one.gamma_index, one.df))
 
     def results(self, names: Sequence[str], main: str | None) -> list[Result]:
         """Score all folds.
@@ -319,7 +322,7 @@ def _result(
     names: Sequence[str],
     parts: Sequence[np.ndarray],
     observed: Sequence[np.ndarray],
-    chosen: Sequence[tuple[np.ndarray, np.ndarray]],
+    chosen: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     main: str | None,
 ) -> Result:
     """Score the folds of one participant."""
@@ -334,8 +337,7 @@ def _result(
         mean_r(whole, observed),
         1 - error / total,
         {n: mean_r([part[b] for part in parts], observed) for b, n in enumerate(names)},
-        np.stack([alpha for alpha, _ in chosen]),
-        np.stack([gamma for _, gamma in chosen]),
+        *[np.stack(kind) for kind in zip(*chosen, strict=True)],
     )
 
 

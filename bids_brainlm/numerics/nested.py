@@ -143,7 +143,7 @@ def fit(
         segments = plan.segments
         r2 = variance_ladder.r2_within(by_rung.sum(axis=0), observed, segments=segments)
         product = variance_ladder.product_measure(by_rung, observed, segments=segments)
-        alpha, gamma = (np.stack(one) for one in zip(*chosen, strict=True))
+        alpha, gamma, _ = (np.stack(one) for one in zip(*chosen, strict=True))
         found.append(Fit(r2, product, alpha, gamma))
     return found
 

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _CONCENTRATIONS = (0.1, 1.0)
+_N_PROBES = 8  # of the trace of a hat matrix
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class FoldResult:
         Mean inner-fold score of the choice.
     dual : array, shape (n_rows, n_targets)
         ``(K + alpha I)^-1 y`` on the training rows; see `refit`.
+    df : array, shape (n_targets,)
+        Effective degrees of freedom, estimated; see `encode`.
     """
 
     prediction_by_band: np.ndarray
@@ -58,6 +61,7 @@ class FoldResult:
     gamma_index: np.ndarray
     cv_score: np.ndarray
     dual: np.ndarray
+    df: np.ndarray
 
 
 def sample_gammas(n_bands: int, n_iter: int, rng: np.random.Generator) -> np.ndarray:
@@ -178,21 +182,37 @@ def refit(
     participants; an eigendecomposition without the null directions where the penalty is lost
     in rounding error. Solves are per participant.
     """
+    return _refit(kernels, targets, choices, gammas, alphas)[0]
+
+
+def _refit(
+    kernels: np.ndarray,
+    targets: Sequence[np.ndarray],
+    choices: Sequence[Choice],
+    gammas: np.ndarray,
+    alphas: np.ndarray,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the dual weights and the effective degrees of freedom of all targets."""
     if len(targets) != len(choices):
         raise NumericalError(f"Found {len(choices)} choices for {len(targets)} participants.")
     kernels = np.ascontiguousarray(kernels, dtype=np.float64)
     n_alphas = len(alphas)
     pairs = [choice.gamma_index * n_alphas + choice.alpha_index for choice in choices]
     dual = [np.empty(np.shape(target)) for target in targets]
+    degrees = [np.empty(np.shape(target)[1]) for target in targets]
+    n_rows = kernels.shape[1]
+    probes = np.random.default_rng(n_rows).choice([-1.0, 1.0], (n_rows, _N_PROBES))
     members = [_members(pair) for pair in pairs]
     for pair in sorted(set().union(*members)):
         kernel = combine(kernels, np.asarray(gammas[pair // n_alphas], dtype=np.float64))
         solve = _solver(kernel, float(alphas[pair % n_alphas]))
-        for weights, target, member in zip(dual, targets, members, strict=True):
+        df = max(0.0, float((probes * (kernel @ solve(probes))).sum()) / _N_PROBES)
+        for k, (target, member) in enumerate(zip(targets, members, strict=True)):
             columns = member.get(pair)
             if columns is not None:
-                weights[:, columns] = solve(np.asarray(target, dtype=np.float64)[:, columns])
-    return dual
+                dual[k][:, columns] = solve(np.asarray(target, dtype=np.float64)[:, columns])
+                degrees[k][columns] = df
+    return dual, degrees
 
 
 def predict(test_kernels: np.ndarray, dual: np.ndarray, gammas_of_target: np.ndarray) -> np.ndarray:
@@ -267,13 +287,23 @@ def encode(
     Notes
     -----
     No intercept. Run inside `blas.single_threaded` and use processes for parallel work.
+
+    The effective degrees of freedom are the trace of ``K (K + alpha I)^-1``, estimated with the
+    same 8 vectors of random signs everywhere. The standard error for one choice is
+    ``sqrt(df / 4)`` at most: 2.5 for 25, 5 for 100. Errors of one kernel at other penalties are
+    alike (correlations of .9), so that a median over targets is hardly more exact; differences
+    between targets are.
+
+    References
+    ----------
+    .. [1] Hutchinson (1990), doi:10.1080/03610919008812866
     """
     kernels = linear_kernels(bands_train)
     gammas, alphas = np.asarray(gammas, dtype=np.float64), np.asarray(alphas, dtype=np.float64)
     targets = [np.asarray(target, dtype=np.float64) for target in targets_train]
     check_kernels(kernels, targets, gammas, alphas)
     choices = search(kernels, targets, gammas, alphas, inner_folds, score=score)
-    duals = refit(kernels, targets, choices, gammas, alphas)
+    duals, degrees = _refit(kernels, targets, choices, gammas, alphas)
     test_kernels = linear_kernels(bands_test, bands_train)
     return [
         FoldResult(
@@ -282,8 +312,9 @@ def encode(
             gamma_index=choice.gamma_index,
             cv_score=choice.cv_score,
             dual=dual,
+            df=df,
         )
-        for dual, choice in zip(duals, choices, strict=True)
+        for dual, df, choice in zip(duals, degrees, choices, strict=True)
     ]
 
 

@@ -121,7 +121,7 @@ def plan_controls(
         lacking = []
         for story in stories:
             try:
-                job = _control(story, kind, word_jobs[story.name], config, names)
+                job = control_job(story, kind, word_jobs[story.name], config, names)
             except MissingInputError as error:
                 lacking.append((story, error))
                 continue
@@ -150,8 +150,27 @@ def _without(
     return [Skip(f"{kind} of story {story.name}", error.message) for story, error in lacking]
 
 
-def _control(story: Story, kind: str, word_job: Job, config: Config, names: Names) -> Job:
-    """Plan one control of one story; settings of other controls do not count."""
+def control_job(story: Story, kind: str, word_job: Job, config: Config, names: Names) -> Job:
+    """Plan one control of one story; settings of other controls do not count.
+
+    Parameters
+    ----------
+    story : Story
+    kind : str
+        ``acoustics``, ``position``, ``oasm`` or ``stim-RECORDING``.
+    word_job : Job
+    config : Config
+    names : Names
+
+    Returns
+    -------
+    Job
+
+    Raises
+    ------
+    MissingInputError
+        An audio file or a recording is missing.
+    """
     unit = Unit(story=story.name, feature=kind)
     files, facts = _inputs(story, kind, config)
     owner = {"mel_bands": "acoustics", "oasm_sigma": "oasm"}

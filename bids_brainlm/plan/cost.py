@@ -15,7 +15,7 @@ from bids_brainlm.config import Config
 from bids_brainlm.executors.choose import memory_gb, n_cores
 from bids_brainlm.plan import fit, sizes
 from bids_brainlm.plan.records import Plan
-from bids_brainlm.steps import encoding_runs
+from bids_brainlm.steps import encoding_runs, heads
 from bids_brainlm.steps.base import Job, made_by
 
 # Measured on one core of an AMD EPYC (Zen 3) with OpenBLAS and MKL, see benchmarks/scale.py.
@@ -24,6 +24,8 @@ LOADING = 3.0  # s: torch, transformers and a model
 EIGH_SECONDS = 4.5e-11  # times n**3, a factorisation and what hangs on it, float64
 SEARCH_FLOPS = 1e11  # float32 products of the search
 TEST_FLOPS = 4e9  # permutations
+HEAD_COLUMNS = 256.0  # of a head of BERT at four delays
+HEAD_FLOPS = 3.5e10  # float64 products that read heads
 READ_BYTES = 2.5e8  # bytes of an image, decompressed
 CLEAN_BYTES = 6e7  # bytes of the voxels that are cleaned
 PARSER_WORDS = 400.0  # words a second
@@ -113,12 +115,17 @@ def size_of(jobs: Sequence[Job], config: Config) -> Size:
         return Size(**{**common, "n_trs": rows}, blocks=sizes.block_weights(job), states=states)
     if job.step in fit.FITS:
         targets = [sizes.n_targets_of(made_by(one, "parcels"), config) for one in jobs]
+        n_bands, n_columns = len(e.bands) + (job.unit.feature != "nuisance"), 1.0
+        if job.step == "ladder":
+            n_bands, n_columns = fit.n_ladder_bands(job), 2.0 * len(job.facts["rungs"]) - 1
+        elif job.step != "partial":
+            n_columns = sizes.n_states(job, config)
         return Size(
             **common,
             n_targets=sum(targets),
-            n_columns=sizes.n_states(job, config),
-            n_bands=len(e.bands) + (job.unit.feature != "nuisance"),
-            n_folds=e.cv,
+            n_columns=n_columns,
+            n_bands=n_bands,
+            n_folds=1 if job.step == "across" else e.cv,
             n_inner=e.inner_cv,
             n_gammas=e.n_iter,
             n_alphas=len(e.alphas),
@@ -151,7 +158,7 @@ def estimate(step: str, size: Size) -> Cost:
         series = SERIES_BYTES[size.voxelwise] * size.n_trs * size.n_targets
         table = (60.0 if size.voxelwise else 30.0) * size.n_targets
         return Cost(seconds, series + table + FILE_BYTES * size.outputs)
-    if step in ("encoding", "heads"):
+    if step in ("encoding", "heads", "across", "ladder"):
         cells = size.n_targets * size.n_columns * (size.outputs / size.n_jobs) / 3
         return Cost(
             _fit_seconds(size, step) + files, CELL_BYTES * cells + FILE_BYTES * size.outputs
@@ -169,14 +176,18 @@ def estimate(step: str, size: Size) -> Cost:
 def _fit_seconds(size: Size, step: str) -> float:
     """Estimate the fit of all columns: factorisations, products of the search, permutations."""
     columns = 1.0 if step == "heads" else size.n_columns
-    train = size.n_trs * (1 - 1 / size.n_folds)
+    train = size.n_trs * (1 - 1 / size.n_folds) if size.n_folds > 1 else size.n_trs
     inner = train * (1 - 1 / size.n_inner)
     draws = size.n_gammas if size.n_bands > 1 else 1.0
     problems = columns * size.n_folds * size.n_inner * draws
     factors = problems * size.n_pieces * EIGH_SECONDS * inner**3
     products = problems * size.n_alphas * 2 * inner * (train / size.n_inner)
-    tests = (size.n_columns if step == "heads" else columns) * size.n_permutations * size.n_trs / 15
+    n_permutations = 0.0 if step == "ladder" else size.n_permutations
+    tests = (size.n_columns if step == "heads" else columns) * n_permutations * size.n_trs / 15
     more = columns * size.n_folds * size.n_bands * train**2 * 1e-9
+    if step == "heads":  # weights of all heads, for the data and for series without link
+        weights = size.n_columns * HEAD_COLUMNS * size.n_targets * train * size.n_folds
+        more += (1 + heads.N_SURROGATES) * 2 * weights / HEAD_FLOPS
     return (
         factors
         + products * size.n_targets / SEARCH_FLOPS

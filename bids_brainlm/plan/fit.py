@@ -12,8 +12,9 @@ from pathlib import Path
 
 import nibabel
 
+from bids_brainlm.bidsio import grids, spaces
 from bids_brainlm.config import Config
-from bids_brainlm.errors import ConfigError
+from bids_brainlm.errors import BrainLMError, ConfigError
 from bids_brainlm.executors import memory
 from bids_brainlm.executors.choose import memory_gb
 from bids_brainlm.plan.sizes import n_states, n_targets_of, state_bytes, weight_bytes
@@ -21,7 +22,7 @@ from bids_brainlm.steps import encoding_runs, heads
 from bids_brainlm.steps.base import Job, made_by
 
 MODEL_STEPS = ("features", "attention", "surprisal", "representations", "decoding")
-FITS = ("encoding", "heads", "partial")
+FITS = ("encoding", "heads", "partial", "ladder", "across")
 GROUP_STEPS = (
     "ceilings",
     "reliability",
@@ -131,7 +132,7 @@ def _smaller(job: Job, config: Config) -> str:
     if job.step in FITS and config.encoding.predictions:
         return "The same without --predictions"
     if config.inputs.voxelwise and job.step in ("parcels", *FITS):
-        return "An atlas (--atlas in the place of --voxelwise), or --resolution with larger voxels,"
+        return "An atlas (--atlas in the place of --voxelwise), or a coarser --resolution or mesh,"
     if job.step in MODEL_STEPS:
         return "A smaller --model"
     return "Fewer participants in one call (--participant-label)"
@@ -187,7 +188,16 @@ def n_trs_of(job: Job) -> int:
 
 @lru_cache(maxsize=4096)
 def image_shape(path: Path) -> tuple[int, int, int, int]:
-    """Return grid and volumes in an image's header; large ones where it cannot be read."""
+    """Return grid and volumes in an image's header; large ones where it cannot be read.
+
+    Surfaces and CIFTI have their locations along the first axis.
+    """
+    if spaces.kind_of_file(path.name) != spaces.VOLUME:
+        try:
+            n_locations, n_volumes = grids.size_of(path)
+        except BrainLMError:
+            n_locations, n_volumes = 2 * 163842, 500
+        return n_locations, 1, 1, n_volumes
     try:
         shape = tuple(int(n) for n in nibabel.load(path).shape)
     except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
@@ -199,6 +209,8 @@ def image_shape(path: Path) -> tuple[int, int, int, int]:
 def n_voxels(job: Job, config: Config) -> float:
     """Return how many voxels of an image are read, at most; ``job`` is of the step parcels."""
     x, y, z, _ = image_shape(job.files["bold"])
+    if not spaces.is_volume(job.unit.space):
+        return float(x)
     return n_targets_of(job, config) if config.inputs.voxelwise else SHARE_IN_ATLAS * x * y * z
 
 
@@ -215,6 +227,8 @@ def _fit_gb(jobs: Sequence[Job], config: Config, resident: float) -> tuple[float
     job = max(jobs, key=n_trs_of)
     n_trs, n_targets = n_trs_of(job), n_targets_of(made_by(job, "parcels"), config)
     n_bands = len(config.encoding.bands) + 1
+    if job.step == "ladder":
+        n_bands = 2 * n_ladder_bands(job)
     if job.step == "heads":
         n_bands += config.encoding.cv + heads.MORE_COPIES
     series = 3 * 8.0 * n_trs * n_targets
@@ -224,6 +238,11 @@ def _fit_gb(jobs: Sequence[Job], config: Config, resident: float) -> tuple[float
     tables = 8.0 * 2 * n_targets * n_columns * (6 + n_bands)
     piece = encoding_runs.thread_bytes(min(encoding_runs.FEWEST, n_targets), n_trs, n_bands)
     return resident + (series + tables) / 1e9, piece / 1e9
+
+
+def n_ladder_bands(job: Job) -> int:
+    """Return how many bands the whole model of a ladder has."""
+    return sum(len(rung["Bands"]) for rung in job.facts["rungs"])
 
 
 def _model_gb(job: Job) -> float:

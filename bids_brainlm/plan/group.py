@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bids_brainlm.bidsio import rois, write
+from bids_brainlm.bidsio import rois, spaces, write
 from bids_brainlm.bidsio.maps import MapSet
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
@@ -26,14 +26,16 @@ from bids_brainlm.plan.group_jobs import (
     profile_jobs,
     reliability_jobs,
     specialization_jobs,
+    without_excess,
 )
 from bids_brainlm.plan.pooling import pooled_jobs
 from bids_brainlm.plan.records import Plan, Skip
-from bids_brainlm.steps import regions
+from bids_brainlm.steps import across, regions
 from bids_brainlm.steps.base import Job, canonical
-from bids_brainlm.steps.group_files import VOXELS
 
 MIN_PARTICIPANTS = 2
+ACROSS = tuple(across.ENDINGS.values())
+OF_STORIES = {"bands", "columns"}  # what the other stories that people heard decide
 _Place = tuple[str, str, str]  # story, space, atlas
 STAGES = (
     "ceilings",
@@ -91,10 +93,12 @@ def plan(config: Config) -> Plan:
         stages["alignment"] += alignment_jobs(ceiling, people, config, names)
         found = {}
         for desc, records in sorted(maps.get(place, {}).items()):
-            missing = sorted(participants - {p for p, _, _ in records})
+            elsewhere = desc.endswith(ACROSS)  # not all heard several
+            missing = [] if elsewhere else sorted(participants - {p for p, _, _ in records})
             skipped += _missing(place, desc, missing, config)
             kept, more = _alike(place, desc, records, config)
             skipped += more
+            skipped += _without_excess(where, desc, kept, names)
             if len({p for p, _, _ in kept}) >= MIN_PARTICIPANTS:
                 found[desc] = kept
         for one in [where, *([by_region[place]] if place in by_region else [])]:
@@ -104,11 +108,37 @@ def plan(config: Config) -> Plan:
             "; ".join(f"{s.what}: {s.why}" for s in skipped) or "There are no parcel series.",
             hint="Run the participant level for more participants.",
         )
-    if config.stats.tfce and not any(place[2] == VOXELS for place in series):
-        skipped.append(Skip("--tfce", "there are no voxelwise maps; parcels form no clusters"))
+    skipped += _without_clusters(series, config)
     stages["pooled"] += pooled_jobs(stages["group"], config, names)
     kept_stages = [(step, jobs) for step, jobs in stages.items() if jobs]
     return Plan(kept_stages, skipped=tuple(skipped), descriptions=_descriptions(stages))
+
+
+def _without_clusters(places: Collection[_Place], config: Config) -> list[Skip]:
+    """Say why there are no clusters where they were asked for."""
+    if not config.stats.tfce or any(Place(*place).has_neighbours for place in places):
+        return []
+    others = sorted({atlas for _, _, atlas in places if spaces.is_everywhere(atlas)})
+    why = "there are no voxelwise maps; parcels form no clusters"
+    if others:
+        why = f"clusters need neighbours; those of {others[0]} are not known here (a mesh of "
+        why += "this space in TEMPLATEFLOW_HOME tells those of vertices)"
+    return [Skip("--tfce", why)]
+
+
+def _without_excess(
+    place: Place, desc: str, found: Mapping[Person, Path], names: Names
+) -> list[Skip]:
+    """Say why heads have no components where their maps are of an earlier version."""
+    lacking = without_excess(place, desc, found, names)
+    if not lacking:
+        return []
+    why = (
+        f"the maps of {len(lacking)} participants, first sub-{lacking[0]}, have no "
+        "stat-normexcess, as they are of an earlier version. Run the participant level again with "
+        "--overwrite (it makes the maps of heads anew), then the group level"
+    )
+    return [Skip(f"specialization of {desc} in story {place.story}", why)]
 
 
 def _plan_place(
@@ -133,7 +163,7 @@ def _plan_place(
             stages["specialization"] += more
     stages["group"] += made
     stages["layers"] += profile_jobs(place, made, config, names)
-    if place.atlas != VOXELS or place.regions:
+    if not spaces.is_everywhere(place.atlas) or place.regions:
         stages["comparison"] += comparison_jobs(place, made, config, names)
 
 
@@ -254,7 +284,8 @@ def _alike(
 ) -> tuple[dict[Person, Path], list[Skip]]:
     """Keep maps that were made with the settings that most participants have.
 
-    Scores against different nuisance bands, delays or folds must not be averaged.
+    Scores against different nuisance bands, delays or folds must not be averaged. People who heard
+    other stories may have other bands across them, which no other call would change.
     """
     made: dict[str, list[Person]] = defaultdict(list)
     steps = {person: _settings_of(path) for person, path in found.items()}
@@ -266,7 +297,10 @@ def _alike(
     others = [person for several in made.values() if several is not most for person in several]
     what = _differences(steps[most[0]], steps[others[0]])
     why = f"made with other settings than those of {len(most)} others ({what})"
-    if config.execution.on_error == "stop":
+    one, other = steps[most[0]], [steps[person] for person in others]
+    unlike = {name for name in one if any(step.get(name) != one[name] for step in other)}
+    by_stories = desc.endswith(ACROSS) and unlike <= OF_STORIES
+    if config.execution.on_error == "stop" and not by_stories:
         raise DataError(
             f"Story {place[0]}, {desc}: the maps of {len(others)} participants, first "
             f"sub-{others[0][0]}, were {why}.",

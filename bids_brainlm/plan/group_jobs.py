@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio import neighbours, spaces, write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import OutputError
 from bids_brainlm.steps import (
+    across,
     alignment,
     attention,
     ceilings,
@@ -29,13 +30,13 @@ from bids_brainlm.steps import (
     stories,
 )
 from bids_brainlm.steps.base import Job, Unit, canonical
-from bids_brainlm.steps.group_files import VOXELS
 
 LAYERED = ("Embeddings", "Transformations")
 MIN_LAYERS = 3  # with layer 0, or two others; fewer have no profile
 HEADS = "Heads"  # ends the desc of head-wise maps
 LADDER = "Ladder"  # ends the desc of control ladders, which have no r
-NOT_COMPARED = (HEADS, "Partial", "Each")  # endings of descs whose columns are no choice of layer
+EACH = tuple(f"Each{ending}" for ending in ("", *across.ENDINGS.values()))
+NOT_COMPARED = (HEADS, "Partial", *EACH)  # endings of descs whose columns are no choice of layer
 NO_CEILING = "Partial"
 MIN_HEADS, MIN_PARCELS = 4, 3  # fewer have no components
 MIN_CEILING = 4  # participants
@@ -55,6 +56,13 @@ class Place:
         """Return the unit of results at this place."""
         atlas = self.atlas + (regions.ENDING if self.regions else "")
         return Unit(story=self.story, space=self.space, atlas=atlas, model=model, feature=feature)
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Tell whether maps have values of voxels or vertices, whose neighbours are known."""
+        if self.regions or not spaces.is_everywhere(self.atlas):
+            return False
+        return spaces.is_volume(self.space) or neighbours.are_known(self.space)
 
     def facts(self, more: Mapping[str, object] | None = None) -> dict[str, object]:
         """Return the facts of a job at this place."""
@@ -84,10 +92,11 @@ def person_unit(place: Place, person: Person) -> Unit:
 
 def labels_of(names: Names, place: Place, person: Person) -> dict[str, Path]:
     """Return the atlas on the grid of one run."""
-    unit = person_unit(place, person)
+    unit, labels = person_unit(place, person), {"stat": "label"}
+    table, image, *_ = unit.map_extensions("label")
     return {
-        "label_nii": unit.place(names, "boldmap", "nii.gz", {"stat": "label"}),
-        "label_tsv": unit.place(names, "boldmap", "tsv", {"stat": "label"}),
+        "label_nii": unit.place(names, "boldmap", image, labels),
+        "label_tsv": unit.place(names, "boldmap", table, labels),
     }
 
 
@@ -125,7 +134,7 @@ def reliability_jobs(
 ) -> list[Job]:
     """Plan further ceilings beside ``ceiling``, for parcels of enough participants."""
     n_people = len({p for p, _, _ in people})
-    if config.ceiling.ceilings != "all" or ceiling.unit.atlas == VOXELS or n_people < MIN_CEILING:
+    if config.ceiling.ceilings != "all" or ceiling.unit.is_everywhere or n_people < MIN_CEILING:
         return []
     return [
         Job(
@@ -188,7 +197,7 @@ def group_job(
         if any(path.is_file() for path in paths.values()):  # one that lacks is an error later
             available.append(stat)
             files.update({f"{stat}:{p}:{s}:{r}": path for (p, s, r), path in paths.items()})
-    clusters = config.stats.tfce and place.atlas == VOXELS and not place.regions
+    clusters = config.stats.tfce and place.has_neighbours
     stats = group.statistics(
         available, has_ceiling=not desc.endswith(NO_CEILING), has_clusters=clusters
     )
@@ -307,7 +316,8 @@ def _fitted(job: Job) -> str:
     """Return what must be equal in scores that are compared: bands, delays and folds."""
     first = write.read_json(job.files["first"])
     bands = [band.get("Name") for band in first.get("Bands") or ()]
-    return canonical([bands, *[first.get(k) for k in ("Delays", "Gap", "Trim", "Folds")]])
+    same = ("Delays", "Gap", "Trim", "Folds", "CrossValidation")
+    return canonical([bands, *[first.get(k) for k in same]])
 
 
 def correspondence_jobs(place: Place, job: Job, config: Config, names: Names) -> list[Job]:
@@ -338,22 +348,32 @@ def correspondence_jobs(place: Place, job: Job, config: Config, names: Names) ->
     ]
 
 
+def without_excess(
+    place: Place, desc: str, found: Mapping[Person, Path], names: Names
+) -> list[str]:
+    """Return the participants whose head-wise maps are of a version without the excess of norms."""
+    if not desc.endswith(HEADS):
+        return []
+    stat = specialization.STAT
+    return sorted({p[0] for p in found if not map_of(names, place, desc, stat, p).is_file()})
+
+
 def specialization_jobs(
     place: Place, job: Job, found: Mapping[Person, Path], config: Config, names: Names
 ) -> list[Job]:
     """Plan the components of heads' weights, where there are maps of heads."""
     desc = str(job.unit.feature)
-    norms = {person: map_of(names, place, desc, "norm", person) for person in found}
-    known = all(path.is_file() for path in norms.values())
-    if not desc.endswith(HEADS) or not known:
+    if not desc.endswith(HEADS) or without_excess(place, desc, found, names):
         return []
+    maps = {person: map_of(names, place, desc, specialization.STAT, person) for person in found}
     n_heads = len(write.read_json(job.files["first"])["Columns"])
     n_parcels = len(write.read_tsv(job.files["label_tsv"])["index"])
     if n_heads < MIN_HEADS or n_parcels < MIN_PARCELS:
         return []
     unit = place.unit(model=desc.removesuffix(HEADS))
     files = {k: job.files[k] for k in ("label_nii", "label_tsv")}
-    files.update({f"norm:{p}:{s}:{r}": path for (p, s, r), path in norms.items()})
+    stat = specialization.STAT
+    files.update({f"{stat}:{p}:{s}:{r}": path for (p, s, r), path in maps.items()})
     prints = {names.relative(p): key_of(p) for p in found.values()}
     table = unit.place(names, "decoding", "tsv")
     lookback = stories.stim_places(unit, names, attention.recording(unit, "lookback"), "lookback")

@@ -8,11 +8,13 @@ from dataclasses import asdict
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import NUISANCE_BANDS, STIM, Config, base_space
 from bids_brainlm.errors import ConfigError
+from bids_brainlm.plan.ladder_aids import AUTO, TOP
 from bids_brainlm.steps import ladder
 from bids_brainlm.steps.base import Job, Unit
 
 Known = Mapping[tuple[str | None, str], Job]  # label and space to the job that makes the space
-TOP = "embeddings"
+EVERYWHERE = ("position", "acoustics", "static")  # asked for by `AUTO`
+_NO_INPUT = {"acoustics": "no audio file of the story was found (--audio)"}
 _NO_PHONES = "the phones of the story are not known"
 
 
@@ -26,21 +28,21 @@ def ladder_jobs(
     word_job, series : Job
         Words of the story and parcel series of the run.
     known : mapping of (str or None, str) to Job
-        Feature spaces of the story by label and space.
+        Feature spaces of the story by label and space, aids among them.
     config : Config
     names : Names
 
     Returns
     -------
     list of Job
-        None without ``--ladder``.
+        None with ``--ladder none``.
 
     Raises
     ------
     ConfigError
         Static embeddings can come from several files.
     """
-    if not config.encoding.ladder:
+    if config.encoding.ladder == "none" or TOP not in config.features.features:
         return []
     models = {str(label): job for (label, space), job in known.items() if space == TOP}
     random = {label: job for label, job in models.items() if job.facts["kind"] == "random"}
@@ -60,7 +62,9 @@ def _ladder(
     if twin is not None:
         rungs.append({"Name": ladder.UNTRAINED, "Bands": [ladder.UNTRAINED]})
     elif top == ladder.TRAINED:
-        why = f"there is no random: model of {main.facts['model']} among --model"
+        why = f"--model random:{main.facts['model']} was not asked for"
+        if config.encoding.ladder == AUTO:
+            why = "the model is large or not at hand; ask for it with --model random:..."
         missing.append({"Name": ladder.UNTRAINED, "Why": why})
     else:
         missing.append({"Name": ladder.TRAINED, "Why": "no model of --model is trained"})
@@ -80,6 +84,7 @@ def _ladder(
             "untrained": None if twin is None else twin.unit.model,
             "rungs": rungs,
             "missing": missing,
+            "unasked": _unasked(rungs, config),
             "spaces": {
                 **{space: job.step for space, job in spaces.items()},
                 ladder.NAME: main.step,
@@ -90,6 +95,13 @@ def _ladder(
         settings=asdict(ladder.params(config)),
         group=(ladder.NAME, unit.story, unit.space, unit.atlas, label),
     )
+
+
+def _unasked(rungs: Sequence[Mapping[str, object]], config: Config) -> list[str]:
+    """Return the bands that nobody asked for: without values they are left out, no failure."""
+    asked = {*config.encoding.bands, *map(base_space, config.features.features)}
+    bands = [str(band) for rung in rungs for band in rung["Bands"]]
+    return [band for band in bands if band in EVERYWHERE and band not in asked]
 
 
 def _twin(main: Job, known: Known) -> Job | None:
@@ -109,6 +121,8 @@ def _controls(
     """Return the jobs of the controls' spaces, the rungs below the models, and what is missing."""
     bands = list(config.encoding.bands)
     asked = list(dict.fromkeys([*bands, *map(base_space, config.features.features)]))
+    if config.encoding.ladder == AUTO:
+        asked = list(dict.fromkeys([*NUISANCE_BANDS, *asked, *EVERYWHERE]))
     spaces: dict[str, Job] = {}
     rungs: list[dict[str, object]] = []
     missing: list[dict[str, str]] = []
@@ -129,7 +143,8 @@ def _controls(
             rungs.append({"Name": name, "Bands": own})
         elif lacking:
             why = f"the story has no {' '.join(lacking)}"
-            missing.append({"Name": name, "Why": _NO_PHONES if name == "phonemes" else why})
+            why = _NO_PHONES if name == "phonemes" else _NO_INPUT.get(name, why)
+            missing.append({"Name": name, "Why": why})
         elif name not in ladder.ONLY_AS_BANDS:
             missing.append(
                 {"Name": name, "Why": f"no {' or '.join(members)} in --features or --bands"}
@@ -153,6 +168,6 @@ def _maker(space: str, label: str, known: Known) -> Job | None:
     if len(makers) > 1:
         raise ConfigError(
             f"--ladder: {space} can come from {len(makers)} files, expected one.",
-            hint="Give one file with --static-vectors, or leave --ladder out.",
+            hint="Give one file with --static-vectors, or use --ladder none.",
         )
     return makers[0] if makers else None

@@ -8,16 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bids_brainlm.bidsio import atlas as atlases
-from bids_brainlm.bidsio import bold, write
+from bids_brainlm.bidsio import bold, spaces, surface_atlas, write
 from bids_brainlm.bidsio.describe import dataset_link
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import EACH, Config, base_space
 from bids_brainlm.errors import ConfigError, MissingInputError
+from bids_brainlm.plan.across import Heard, across_jobs
 from bids_brainlm.plan.ladder import ladder_jobs
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.plan.selection import Selection, select
 from bids_brainlm.plan.stories import StoryJobs, plan_stories
-from bids_brainlm.steps import encoding, encoding_columns, heads, ladder, parcels, partial
+from bids_brainlm.steps import across, encoding, encoding_columns, heads, ladder, parcels, partial
 from bids_brainlm.steps.base import Job, Unit, canonical, made_by
 
 PAIR = encoding_columns.LAYERED
@@ -70,28 +71,35 @@ def _participant_stages(
     """Plan parcels and encoding of all selected runs."""
     known: dict[str | None, atlases.Atlas] = {}
     parcel_jobs, nuisance, fits, partials, ladders = [], [], [], [], []
+    heard: list[Heard] = []
     for story in chosen.stories:
         for run in sorted(story.runs, key=lambda r: tuple(str(k) for k in r.key)):
             image = chosen.images[run.key]
-            if not config.inputs.voxelwise and image.space not in known:
-                known[image.space] = atlases.resolve_atlas(
-                    config.inputs.atlas, image.space, offline=config.execution.offline
+            if config.inputs.voxelwise:
+                surface_atlas.require_dense(image.path)
+            elif image.space not in known:
+                known[image.space] = surface_atlas.find_atlas(
+                    config.inputs.atlas, image.path, image.space, offline=config.execution.offline
                 )
             series = _parcels(story, run, image, known.get(image.space), config, names)
             parcel_jobs.append(series)
-            base, own = _fits(story.name, story_jobs, series, config, names)
+            words, spaces = story_jobs.words[story.name], story_jobs.of(story.name)
+            one = Heard(words, series, spaces, *_nuisance(words, spaces, config))
+            heard.append(one)
+            base, own = _fits(one, config, names)
             nuisance.append(base)
             fits += own
             partials += _partials(own, config, names)
-            words, spaces = story_jobs.words[story.name], story_jobs.of(story.name)
-            ladders += ladder_jobs(words, series, spaces, config, names)
+            every = story_jobs.for_ladder(story.name)
+            ladders += ladder_jobs(words, series, every, config, names)
     stages: list[tuple[str, Sequence[Job]]] = [
         ("parcels", parcel_jobs),
         ("encoding", nuisance),
         ("encoding", [job for job in fits if job.step == encoding.NAME]),
         ("heads", [job for job in fits if job.step == heads.NAME]),
     ]
-    more = [("partial", partials), ("ladder", ladders)]
+    across = [("across", jobs) for jobs in across_jobs(heard, config, names)]
+    more = [("partial", partials), ("ladder", ladders), *across]
     return stages + [(step, jobs) for step, jobs in more if jobs]
 
 
@@ -104,19 +112,20 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
         run=run.run.run,
         task=run.task,
         space=image.space or "func",
-        atlas="voxels" if atlas is None else atlas.label,
+        atlas=spaces.everywhere(image.space) if atlas is None else atlas.label,
     )
     grid = story.timing.grid()
     own = type(grid)(round(run.story_onset // run.tr) if run.story_onset > 0 else 0, 1, run.tr)
     files = {"bold": image.path}
     optional = {
+        "bold_right": image.right,
         "mask": image.mask if atlas is None else None,
         "confounds": image.confounds_tsv,
         "confounds_json": image.confounds_json,
     }
     files.update({k: v for k, v in optional.items() if v is not None and bold.is_present(v)})
     _check_confounds(image, files, config)
-    atlas_files = {} if atlas is None else {"atlas": atlas.path}
+    atlas_files = {} if atlas is None else _atlas_files(atlas)
     uris = [
         f"bids:{image.dataset}:{path.relative_to(image.root).as_posix()}"
         for name, path in files.items()
@@ -128,7 +137,7 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
         unit=unit,
         record=parcels.record(unit, names),
         outputs=parcels.outputs(unit, names, voxelwise=atlas is None),
-        files=files if atlas is None else {**files, "atlas": Path(config.inputs.atlas)},
+        files={**files, **_atlas_asked_for(atlas, config)},
         facts={
             "tr": run.tr,
             "first_volume": own.first_volume,
@@ -140,10 +149,26 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
         },
         settings=asdict(parcels.params(config)),
         fingerprints={
-            path.name: write.fingerprint(path) for path in {**files, **atlas_files}.values()
+            name: write.fingerprint(path)
+            for name, path in {**{p.name: p for p in files.values()}, **atlas_files}.items()
         },
         group="parcels",
     )
+
+
+def _atlas_files(atlas: atlases.Atlas) -> dict[str, Path]:
+    """Return the files of an atlas by name, with their folders where names are equal."""
+    names = [path.name for path in atlas.paths]
+    alike = len(set(names)) < len(names)
+    return {f"{p.parent.name}/{p.name}" if alike else p.name: p for p in atlas.paths}
+
+
+def _atlas_asked_for(atlas: atlases.Atlas | None, config: Config) -> dict[str, Path]:
+    """Return the atlas as it was asked for, and the image that brings its parcels, if one does."""
+    if atlas is None:
+        return {}
+    own = {} if atlas.paths else {"parcels_of": atlas.path}
+    return {"atlas": Path(config.inputs.atlas), **own}
 
 
 def _parcel_table(atlas: atlases.Atlas) -> str:
@@ -165,12 +190,11 @@ def _check_confounds(image: bold.BoldRun, files: Mapping[str, Path], config: Con
     )
 
 
-def _fits(
-    story: str, story_jobs: StoryJobs, series: Job, config: Config, names: Names
-) -> tuple[Job, list[Job]]:
-    """Plan the maps of one run: the model of nuisance bands, and one of each feature space."""
-    word_job, known = story_jobs.words[story], story_jobs.of(story)
-    bands = [b for b in config.encoding.bands if b != "phonemes" or word_job.facts["has_phones"]]
+def _nuisance(
+    words: Job, known: Mapping[tuple[str | None, str], Job], config: Config
+) -> tuple[list[str], dict[str, Job]]:
+    """Return the nuisance bands of a story, and the jobs that make those that need one."""
+    bands = [b for b in config.encoding.bands if b != "phonemes" or words.facts["has_phones"]]
     aids = {}
     for band in bands:
         makers = [job for (_, space), job in known.items() if space == band]
@@ -181,14 +205,20 @@ def _fits(
             )
         if makers:
             aids[band] = makers[0]
-    base = _encoding("nuisance", None, (word_job, series), aids, bands, config, names)
+    return bands, aids
+
+
+def _fits(heard: Heard, config: Config, names: Names) -> tuple[Job, list[Job]]:
+    """Plan the maps of one run: the model of nuisance bands, and one of each feature space."""
+    first = (heard.words, heard.series)
+    base = _encoding("nuisance", None, first, heard.aids, heard.bands, config, names)
     fits = []
     for space in config.features.features:
-        for (label, name), job in known.items():
+        for (label, name), job in heard.known.items():
             if name == base_space(space):
-                upstream = (word_job, series, base, job)
-                made = {**aids, space: job}
-                fits.append(_encoding(space, label, upstream, made, bands, config, names))
+                upstream = (*first, base, job)
+                made = {**heard.aids, space: job}
+                fits.append(_encoding(space, label, upstream, made, heard.bands, config, names))
     return base, fits
 
 
@@ -281,12 +311,23 @@ def _descriptions(
             continue
         desc = encoding.desc(Unit(model=label, feature=space))
         found[desc] = f"encoding model of {space}{of} with nuisance bands"
+        if participant_level:
+            found.update(_across_descriptions(desc, config))
         found.update(_more_descriptions(label, space, of, config))
-        if config.encoding.ladder and participant_level and space == "embeddings":
+        if config.encoding.ladder != "none" and participant_level and space == "embeddings":
             found[f"{label}{ladder.ENDING}"] = f"control ladder up to {space}{of}"
         if job.step == "static":
             found[desc] = f"static word vectors{of}, and the encoding model of them"
     return found
+
+
+def _across_descriptions(desc: str, config: Config) -> dict[str, str]:
+    """Explain the labels of models across stories and runs."""
+    return {
+        f"{desc}{across.ENDINGS[scheme]}": f"{desc}, fitted on other {scheme} than the tested one"
+        for scheme in config.encoding.across
+        if scheme in across.ENDINGS
+    }
 
 
 def _more_descriptions(label: str | None, space: str, of: str, config: Config) -> dict[str, str]:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bids_brainlm.bidsio import bold, write
+from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import MODEL_SPACES, NUISANCE_BANDS, Config, asked_spaces
 from bids_brainlm.errors import ConfigError
-from bids_brainlm.language import pipelines, sources, transcripts
+from bids_brainlm.language import sources, transcripts
 from bids_brainlm.language.architectures import FAMILIES, is_causal
 from bids_brainlm.numerics import folds
 from bids_brainlm.plan.controls import plan_controls, plan_static
+from bids_brainlm.plan.ladder_aids import GROWING, plan_aids, plan_twins
+from bids_brainlm.plan.linguistic import plan_linguistic
 from bids_brainlm.plan.records import Skip
 from bids_brainlm.plan.selection import Story
 from bids_brainlm.steps import (
     attention,
     decoding,
     features,
-    linguistic,
     representations,
     surprisal,
     words,
@@ -40,8 +42,6 @@ MODEL_FILES = (
 )
 STATES = ("embeddings", "transformations", "magnitudes", "heads")  # of one forward pass
 HEAD_SPACES = ("transformations", "magnitudes", "heads")
-TRANSCRIPT = "transcript.txt"
-GROWING = "Growing"  # behind a model's label: the two contexts never share a name
 
 
 @dataclass
@@ -59,12 +59,15 @@ class StoryJobs:
         None for what has neither.
     skipped : list of Skip
         What is asked for and cannot be made for a story or a model.
+    aids : dict of (story, label, space) to Job
+        What only control ladders need.
     """
 
     words: dict[str, Job]
     stages: list[tuple[str, Sequence[Job]]] = field(default_factory=list)
     spaces: dict[tuple[str, str | None, str], Job] = field(default_factory=dict)
     skipped: list[Skip] = field(default_factory=list)
+    aids: dict[tuple[str, str | None, str], Job] = field(default_factory=dict)
 
     def add(self, step: str, jobs: Sequence[Job]) -> None:
         """Add a stage, unless it is empty."""
@@ -74,6 +77,11 @@ class StoryJobs:
     def of(self, story: str) -> dict[tuple[str | None, str], Job]:
         """Return the jobs of one story by label and space."""
         return {key[1:]: job for key, job in self.spaces.items() if key[0] == story}
+
+    def for_ladder(self, story: str) -> dict[tuple[str | None, str], Job]:
+        """Return the same with what only control ladders need."""
+        both = {**self.spaces, **self.aids}
+        return {key[1:]: job for key, job in both.items() if key[0] == story}
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,9 @@ def plan_stories(stories: Sequence[Story], config: Config, names: Names) -> Stor
     models = _models(config) if _needs_models(config) else []
     _plan_models(jobs, models, config, names)
     if "linguistic" in wanted or config.decoding.decoding:
-        _plan_linguistic(jobs, stories, config, names)
+        parsed = plan_linguistic(jobs.words, stories, config, names)
+        jobs.add("linguistic", list(parsed.values()))
+        jobs.spaces.update({(name, None, "linguistic"): job for name, job in parsed.items()})
     if config.decoding.decoding:
         jobs.add("decoding", _plan_decoding(jobs, config, names))
     if "static" in wanted and config.features.static_vectors:
@@ -119,7 +129,19 @@ def plan_stories(stories: Sequence[Story], config: Config, names: Names) -> Stor
     made, left_out = plan_controls(jobs.words, stories, jobs.spaces, config, names)
     jobs.add("controls", made)
     jobs.skipped += left_out
+    jobs.aids = plan_aids(jobs.words, stories, jobs.spaces, config, names)
+    jobs.aids |= plan_twins(jobs.words, jobs.spaces, config, partial(_twin, config, names))
+    for step in ("controls", "features"):
+        own = {job.record: job for job in jobs.aids.values() if job.step == step}
+        jobs.add(step, [job for job in own.values() if job not in jobs.spaces.values()])
     return jobs
+
+
+def _twin(config: Config, names: Names, word_job: Job, given: str, ending: str) -> Job:
+    """Plan the features of an untrained model."""
+    execution = config.execution
+    source = sources.resolve(given, execution.models_dir or None, execution.offline)
+    return _features(word_job, _Model(given, source, source.label + ending), config, names)
 
 
 def _needs_models(config: Config) -> bool:
@@ -363,36 +385,3 @@ def _plan_decoding(jobs: StoryJobs, config: Config, names: Names) -> list[Job]:
             )
         )
     return made
-
-
-def _plan_linguistic(
-    jobs: StoryJobs, stories: Sequence[Story], config: Config, names: Names
-) -> None:
-    """Plan parts of speech and dependencies."""
-    folder = pipelines.find(config.features.spacy_pipeline)
-    pipeline = pipelines.fingerprint(folder)
-    made = []
-    for story in stories:
-        word_job = jobs.words[story.name]
-        unit = Unit(story=story.name)
-        files = {"pipeline": folder, "transcript": story.transcript}
-        text = story.transcript.with_name(TRANSCRIPT)
-        prints = {"pipeline": pipeline}
-        if story.transcript.suffix != ".json" and bold.is_present(text):
-            files["text"] = text
-            prints[TRANSCRIPT] = write.fingerprint(text)
-        job = Job(
-            step=linguistic.NAME,
-            version=linguistic.VERSION,
-            unit=unit,
-            record=linguistic.record(unit, names),
-            outputs=linguistic.outputs(unit, names),
-            upstream=(word_job,),
-            files=files,
-            fingerprints=prints,
-            settings=asdict(linguistic.params(config)),
-            group=linguistic.NAME,
-        )
-        made.append(job)
-        jobs.spaces[story.name, None, "linguistic"] = job
-    jobs.add("linguistic", made)

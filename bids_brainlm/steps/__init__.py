@@ -20,6 +20,7 @@ ORDER = (
     "heads",
     "partial",
     "ladder",
+    "across",
     "reports",
 )
 GROUP_ORDER = (

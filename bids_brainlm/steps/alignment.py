@@ -12,6 +12,7 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import read_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
+from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import alignment
 from bids_brainlm.steps import group_files, run_checks
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by
@@ -56,7 +57,21 @@ def _align(job: Job, settings: Params) -> list[str]:
     keys = sorted(runs)
     series = [alignment.driven_series(runs[key], drive) for key in keys]
     responses = [alignment.convolve_response(counts[: len(one)], tr) for one in series]
-    found = alignment.group_alignment(responses, series, tr, seed=settings.seed)
+    try:
+        found = alignment.group_alignment(responses, series, tr, seed=settings.seed)
+    except NumericalError as error:  # too short a story is no reason to have no group
+        return _write(job, keys, settings, None, error.message)
+    return _write(job, keys, settings, found, "")
+
+
+def _write(
+    job: Job,
+    keys: Sequence[str],
+    settings: Params,
+    found: alignment.Alignment | None,
+    why: str,
+) -> list[str]:
+    """Write what was found, or why nothing was."""
     persons = [key.split(":") for key in keys]
     write.write_tsv(
         job.outputs["table"],
@@ -64,10 +79,14 @@ def _align(job: Job, settings: Params) -> list[str]:
             "participant": [f"sub-{p}" for p, _, _ in persons],
             "session": [None if s == "None" else s for _, s, _ in persons],
             "run": [None if r == "None" else r for _, _, r in persons],
-            "lag": found.of_run,
+            "lag": [None] * len(keys) if found is None else found.of_run,
         },
     )
-    warnings = [f"{job.unit.story}: {found.message}"] if found.unlikely else []
+    facts: dict[str, object] = {"Lag": None, "Verdict": f"Not estimated: {why}"}
+    if found is not None:
+        curve = {"Lags": found.lags.tolist(), "Curve": found.curve.tolist()}
+        facts = {**run_checks.lag_facts(found), **curve}
+    warnings = [f"{job.unit.story}: {facts['Verdict']}"] if facts.get("Unlikely") else []
     finish(
         job,
         {
@@ -77,9 +96,7 @@ def _align(job: Job, settings: Params) -> list[str]:
             "Space": job.unit.space,
             "Atlas": job.unit.atlas,
             "NumberOfRuns": len(keys),
-            **run_checks.lag_facts(found),
-            "Lags": found.lags.tolist(),
-            "Curve": found.curve.tolist(),
+            **facts,
             "Columns": {"lag": "lag of the run on its own, s; noisy where the run is"},
             "Seed": settings.seed,
             "Warnings": warnings,

@@ -13,7 +13,6 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.errors import BrainLMError, NumericalError
 from bids_brainlm.numerics import crossval
 from bids_brainlm.steps.base import Job, Outcome, made_by
-from bids_brainlm.steps.encoding_sidecar import gap_in_trs
 
 TARGETS_AT_ONCE = 40_000  # bounds memory; never changes a result
 BATCH_SHARE = 0.3  # of the memory, for the series of a batch
@@ -25,11 +24,15 @@ _LOADED = 6e8  # bytes: the program and its libraries
 
 @dataclass(frozen=True)
 class Person:
-    """One run's targets: ``series`` (n_trs, n_parcels); ``kept`` tells which have a series."""
+    """One run's targets: ``series`` (n_trs, n_parcels); ``kept`` tells which have a series.
+
+    Where several runs were put one after the other, ``lengths`` has the rows of each.
+    """
 
     job: Job
     series: np.ndarray
     kept: np.ndarray
+    lengths: tuple[int, ...] = ()
 
     @property
     def targets(self) -> np.ndarray:
@@ -47,16 +50,17 @@ def each_batch(
     jobs: Sequence[Job],
     encode: Callable[[Sequence[Person]], list[Outcome]],
     mem_gb: float = math.inf,
+    read: Callable[[Job], Person] | None = None,
 ) -> list[Outcome]:
     """Read the runs and encode them batch by batch; keep each one's error.
 
     Runs of a batch have the same length. Not more series are kept than the memory (GB) allows.
     """
     outcomes: list[Outcome] = []
-    waiting: dict[int, list[Person]] = defaultdict(list)
+    waiting: dict[tuple[int, ...], list[Person]] = defaultdict(list)
 
-    def work(n_trs: int) -> None:
-        batch = waiting.pop(n_trs)
+    def work(shape: tuple[int, ...]) -> None:
+        batch = waiting.pop(shape)
         try:
             outcomes.extend(encode(batch))
         except BrainLMError as error:
@@ -64,20 +68,21 @@ def each_batch(
 
     for job in jobs:
         try:
-            person = read_person(job)
+            person = (read or read_person)(job)
         except BrainLMError as error:
             outcomes.append(Outcome(job, error))
             continue
         n_trs = len(person.series)
-        if waiting[n_trs] and _size([*waiting[n_trs], person]) > batch_limit(n_trs, mem_gb):
-            work(n_trs)
-        waiting[n_trs].append(person)
-        fullest = max(waiting, key=lambda n: n * _size(waiting[n]))
-        kept = sum(n * _size(batch) for n, batch in waiting.items())
-        if len(waiting) > 1 and kept > fullest * batch_limit(fullest, mem_gb):
+        shape = (n_trs, *person.lengths)
+        if waiting[shape] and _size([*waiting[shape], person]) > batch_limit(n_trs, mem_gb):
+            work(shape)
+        waiting[shape].append(person)
+        fullest = max(waiting, key=lambda s: s[0] * _size(waiting[s]))
+        kept = sum(s[0] * _size(batch) for s, batch in waiting.items())
+        if len(waiting) > 1 and kept > fullest[0] * batch_limit(fullest[0], mem_gb):
             work(fullest)
-    for n_trs in list(waiting):
-        work(n_trs)
+    for shape in list(waiting):
+        work(shape)
     return outcomes
 
 
@@ -159,6 +164,11 @@ def read_person(job: Job) -> Person:
     else:
         _, series = write.read_matrix_tsv(path)
     return Person(job, series, np.isfinite(series).all(axis=0))
+
+
+def gap_in_trs(gap: float, tr: float) -> int:
+    """Return a gap in s as whole TRs, rounded up."""
+    return math.ceil(gap / tr - 1e-9)
 
 
 def fold_plan(job: Job, n_trs: int, n_bands: int, settings: Mapping[str, object]) -> crossval.Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.numerics import controls, crossval, design, folds
 from bids_brainlm.steps import encoding_columns, run_checks, significance
 from bids_brainlm.steps.base import Job, made_by
+from bids_brainlm.steps.encoding_runs import gap_in_trs
 
 STATISTICS = {
     "r": "Pearson r of the main band's own prediction with the data, mean over folds",
@@ -30,17 +30,13 @@ def description(stat: str) -> str:
     return STATISTICS.get(stat) or f"Pearson r of the band {stat[1:]} alone, mean over folds"
 
 
-def gap_in_trs(gap: float, tr: float) -> int:
-    """Return a gap in s as whole TRs, rounded up."""
-    return math.ceil(gap / tr - 1e-9)
-
-
 def describe(
     job: Job,
     labels: Sequence[str],
     tables: Sequence[Mapping[str, object]],
     plan: crossval.Plan,
     bands: Sequence[design.Band],
+    leaks: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return the part of the sidecars that all statistics of a run share.
 
@@ -55,6 +51,8 @@ def describe(
         Folds, penalties and delays.
     bands : sequence of Band
         Nuisance bands and, where there is one, the model band of any column.
+    leaks : mapping, optional
+        The leakage audit, where the folds are not those of one story.
 
     Returns
     -------
@@ -66,7 +64,8 @@ def describe(
     if unit.feature != "nuisance":
         source = write.read_json(encoding_columns.source_of(job, str(unit.feature)).record)
     gap = float(job.settings["gap"])
-    leaks = run_checks.leakage(job, plan, source)
+    within = leaks is None
+    leaks = run_checks.leakage(job, plan, source) if within else leaks
     return {
         "Story": unit.story,
         "Task": unit.task,
@@ -101,7 +100,7 @@ def describe(
         "Warnings": [
             *known["Warnings"],
             *run_checks.leak_warnings(job, leaks),
-            *_warnings(job, source, plan),
+            *(_warnings(job, source, plan) if within else ()),
         ],
         "Sources": [*known["Sources"], *job.facts["sources"]],
     }
@@ -165,6 +164,7 @@ def _choices(
                 for label, counts in chosen.items()
             },
         },
+        **_degrees(labels, tables),
         "Gammas": {
             "NumberOfDraws": job.settings["n_iter"],
             "Seed": job.settings["seed"],
@@ -173,6 +173,25 @@ def _choices(
                 for label, t in zip(labels, tables, strict=True)
             },
         },
+    }
+
+
+def _degrees(
+    labels: Sequence[str], tables: Sequence[Mapping[str, object]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Summarise the effective degrees of freedom over parcels and folds."""
+    known = {label: t["df"] for label, t in zip(labels, tables, strict=True) if "df" in t}
+    if not known:
+        return {}
+    names, shares = ("Median", "Low", "High"), (0.5, 0.05, 0.95)
+    return {
+        "EffectiveDegreesOfFreedom": {
+            label: {
+                name: round(float(np.quantile(df, share)), 2)
+                for name, share in zip(names, shares, strict=True)
+            }
+            for label, df in known.items()
+        }
     }
 
 

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_brainlm.bidsio import write
+from bids_brainlm.bidsio import neighbours, write
 from bids_brainlm.bidsio.maps import read_map, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.numerics import multiple, resampling, tfce
-from bids_brainlm.steps import group_files, regions
+from bids_brainlm.steps import encoding_tables, group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by, stamp
 
 NAME = "group"
 VERSION = 4
 CORRELATIONS = ("r", "rjoint")
 CORRECTIONS = {"bh": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli"}
-EACH = "Each"  # ends the desc of maps with one model for each feature
+# one model for each feature, within or across stories
+EACH = tuple(f"Each{ending}" for ending in ("", *encoding_tables.ACROSS.values()))
 DESCRIPTIONS = {
     "mean": "mean over participants of r of the main band (Fisher mean)",
     "cilow": "lower bound of the 95 % interval of the mean, bootstrap over participants",
@@ -29,7 +30,8 @@ DESCRIPTIONS = {
     "effect": "mean / standard deviation over participants of Fisher z (Cohen's d)",
     "p": "one-sided p of the mean",
     "pfwe": "p of the largest statistic over the family of tests (family-wise error)",
-    "ptfce": "family-wise p with threshold-free cluster enhancement, over the voxels of a column",
+    "ptfce": "family-wise p with threshold-free cluster enhancement, over the voxels (or vertices) "
+    "of a column",
     "q": "p adjusted for the false discovery rate over the family of tests",
     "meanthresholded": "mean where q is at most the false discovery rate, else n/a",
     "normalized": "mean r / mean intersubject correlation (both Fisher means); n/a where the "
@@ -94,7 +96,7 @@ def outputs(unit: Unit, names: Names, stats: Sequence[str]) -> dict[str, Path]:
     found = {}
     for stat in stats:
         labels = {"desc": unit.feature, "stat": stat}
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("mean", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
     return found
@@ -200,7 +202,10 @@ def _effect(z: np.ndarray) -> np.ndarray:
 
 def _clusters(job: Job, names: Sequence[str], z: np.ndarray, settings: Params) -> np.ndarray:
     """Return family-wise p of every column of voxels with cluster enhancement."""
-    volume = regions.map_set(job, names).labels
+    maps = regions.map_set(job, names)
+    if maps.grid is not None:
+        return _clusters_of_vertices(job, maps.labels, z, settings)
+    volume = maps.labels
     order = volume[volume > 0] - 1  # voxels of the volume in C order, as rows of the table
     tested = np.empty(z.shape[1:])
     for column in range(z.shape[2]):
@@ -212,6 +217,26 @@ def _clusters(job: Job, names: Sequence[str], z: np.ndarray, settings: Params) -
         )
         tested[order, column] = found.p_fwe
     return tested
+
+
+def _clusters_of_vertices(
+    job: Job, labels: np.ndarray, z: np.ndarray, settings: Params
+) -> np.ndarray:
+    """Return family-wise p of every column of vertices; neighbours share an edge."""
+    edges = neighbours.mesh_edges(str(job.unit.space))
+    rows = labels[edges] - 1
+    rows = rows[(rows >= 0).all(axis=1)]
+    tested = [
+        tfce.tfce_sign_flip_test(
+            z[:, :, column],
+            edges=rows,
+            n_permutations=settings.n_permutations,
+            rng=np.random.default_rng([settings.seed, 2]),
+            extent_power=1.0,
+        ).p_fwe
+        for column in range(z.shape[2])
+    ]
+    return np.column_stack(tested)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -304,7 +329,7 @@ def _write(
         more = None
         if stat == "mean" and len(columns) == 1:
             more = {"ci_low": tables["cilow"][:, 0], "ci_high": tables["cihigh"][:, 0]}
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, columns, values, more)
         if stat != "mean":
             described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
-from bids_brainlm.errors import BrainLMError
+from bids_brainlm.errors import BrainLMError, NumericalError
 from bids_brainlm.numerics import blas, crossval, design, nested
-from bids_brainlm.steps import encoding_columns, encoding_runs
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
+from bids_brainlm.steps import encoding_columns, encoding_runs, run_maps
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "ladder"
@@ -103,7 +102,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     found = {}
     for stat in DESCRIPTIONS:
         labels = {"desc": desc(unit), "stat": stat}
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("gain", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "boldmap", ext, labels)
     return found
@@ -123,12 +122,13 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
 
 @dataclass(frozen=True)
 class _Bands:
-    """Bands of the whole model, rung of each, names of the rungs, and the models' layer."""
+    """Bands of the whole model, rung of each, names of the rungs, layer, and what is missing."""
 
     bands: Sequence[design.Band]
     rung_of: Sequence[int]
     rungs: Sequence[str]
     layer: int
+    missing: Sequence[Mapping[str, str]]
 
 
 def _batch(
@@ -176,8 +176,15 @@ def _read(job: Job, settings: Params, n_trs: int) -> _Bands:
     """Read the bands of all rungs; rungs that turn out empty are left out."""
     scaling = encoding_columns.Scaling(settings.silence, settings.unscaled_bands)
     rung = {b: one["Name"] for one in job.facts["rungs"] for b in one["Bands"]}
-    controls = [band for band in rung if band not in (UNTRAINED, TRAINED)]
-    bands = encoding_columns.nuisance_bands(job, controls, scaling, n_trs)
+    bands: list[design.Band] = []
+    missing = list(job.facts["missing"])
+    for name in [band for band in rung if band not in (UNTRAINED, TRAINED)]:
+        try:
+            bands += encoding_columns.nuisance_bands(job, [name], scaling, n_trs)
+        except NumericalError as error:
+            if name not in job.facts["unasked"]:
+                raise
+            missing.append({"Name": rung[name], "Why": error.message})
     layer = 0
     for name in [band for band in rung if band in (UNTRAINED, TRAINED)]:
         own = name == job.facts["top"]
@@ -189,7 +196,7 @@ def _read(job: Job, settings: Params, n_trs: int) -> _Bands:
         band, layer = encoding_columns.state_at(job, made, DEPTH, scaling, n_trs=n_trs, name=name)
         bands.append(band)
     names = list(dict.fromkeys(rung[band.name] for band in bands))
-    return _Bands(bands, [names.index(rung[band.name]) for band in bands], names, layer)
+    return _Bands(bands, [names.index(rung[band.name]) for band in bands], names, layer, missing)
 
 
 def _plan(job: Job, settings: Params, n_trs: int, n_bands: int) -> crossval.Plan:
@@ -224,21 +231,14 @@ def _write(
     plan: crossval.Plan,
 ) -> None:
     """Write the maps of one run."""
-    job = person.job
     shares = nested.shares(fits)
-    parcels = made_by(job, "parcels")
-    maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
-    meta = _meta(job, fits, found, plan)
+    values = {}
     for stat in DESCRIPTIONS:
         columns = [SHARED] if stat == "shared" else list(found.rungs)
-        values = np.atleast_2d(getattr(shares, stat)).T
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
-        write_map(maps, paths, columns, person.spread(values))
-        if stat != "gain":
-            described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
-            own = {**described, "Columns": columns}
-            write.write_json(job.outputs[f"{stat}.json"], {**own, **stamp(job)})
-    finish(job, {"Description": DESCRIPTIONS["gain"], "Statistic": "gain", **meta})
+        table = person.spread(np.atleast_2d(getattr(shares, stat)).T)
+        values[stat] = (columns, table)
+    meta = _meta(person.job, fits, found, plan)
+    run_maps.write_run_maps(person.job, values, meta, DESCRIPTIONS.__getitem__, "gain")
 
 
 def _meta(
@@ -279,7 +279,7 @@ def _meta(
     return {
         **meta,
         "Rungs": rungs,
-        "Missing": list(job.facts["missing"]),
+        "Missing": list(found.missing),
         "Layer": {
             "Number": found.layer,
             "Rule": "embeddings at two thirds of the model's depth, the same layer of the "

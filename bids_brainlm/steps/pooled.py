@@ -5,7 +5,7 @@ A participant who heard several stories counts once in the null distribution, no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from bids_brainlm.config import Config
 from bids_brainlm.errors import DataError
 from bids_brainlm.numerics import multiple
 from bids_brainlm.numerics.stratified import stratified_test
-from bids_brainlm.steps import group_files, regions
+from bids_brainlm.steps import encoding_columns, group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "pooled"
@@ -58,7 +58,7 @@ def outputs(unit: Unit, names: Names) -> dict[str, Path]:
     found = {}
     for stat in DESCRIPTIONS:
         labels = {"desc": unit.feature, "stat": stat}
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("mean", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, labels)
     return found
@@ -81,7 +81,7 @@ def _pool(job: Job, settings: Params) -> None:
     people, names, values = _align(job, read)
     n_columns = values.shape[3]
     tables = {stat: np.empty((len(names), n_columns)) for stat in DESCRIPTIONS}
-    together = str(job.unit.feature).endswith(("Heads", "Each"))
+    together = _is_one_family(write.read_json(job.files["first"]))
     flat = values.reshape(*values.shape[:2], -1)
     pieces = [flat] if together else [values[:, :, :, c] for c in range(n_columns)]
     adjust = multiple.benjamini_hochberg
@@ -111,6 +111,12 @@ def _pool(job: Job, settings: Params) -> None:
     _write(job, settings, (people, names, read[0].columns, stories), tables)
 
 
+def _is_one_family(first: Mapping[str, object]) -> bool:
+    """Tell whether columns are corrected together: heads, and models of one feature each."""
+    space = str(first["FeatureSpace"])
+    return space == "heads" or space.endswith(encoding_columns.EACH)
+
+
 def _align(job: Job, read: Sequence[group_files.People]) -> tuple[list[str], list[str], np.ndarray]:
     """Return participants, parcels, and z (n_people, n_stories, n_parcels, n_columns)."""
     columns = read[0].columns
@@ -138,7 +144,7 @@ def _write(
     people, names, columns, stories = facts
     maps = regions.map_set(job, names)
     first = write.read_json(job.files["first"])
-    together = str(job.unit.feature).endswith(("Heads", "Each"))
+    together = _is_one_family(first)
     what = "regions" if "regions" in job.facts else "parcels"
     meta = {
         "Story": STORY,
@@ -169,7 +175,7 @@ def _write(
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }
     for stat, values in tables.items():
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, columns, values)
         if stat != "mean":
             described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}

@@ -12,6 +12,7 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
+from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import blas, ceilings, isc_tests, multiple
 from bids_brainlm.steps import group_files
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
@@ -61,7 +62,7 @@ def outputs(unit: Unit, names: Names, *, repeats: bool) -> dict[str, Path]:
     for stat in DESCRIPTIONS:
         if stat == REPEATS and not repeats:
             continue
-        for ext in ("tsv", "nii.gz", "json"):
+        for ext in unit.map_extensions():
             if (stat, ext) != ("splithalf", "json"):
                 found[f"{stat}.{ext}"] = unit.place(names, "group_boldmap", ext, {"stat": stat})
     return found
@@ -78,25 +79,24 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
         return each_job(jobs, lambda job: _write(job, settings), resources, "further ceilings")
 
 
-def _write(job: Job, settings: Params) -> None:
-    """Write all maps of one story."""
+def _write(job: Job, settings: Params) -> list[str]:
+    """Write all maps of one story; return warnings."""
     names, runs = group_files.read_runs(job)
     people, series = group_files.stacked(runs, settings.trim)
-    tables = {
-        **_ceilings(job, series, settings),
-        **_tests(series, settings),
-    }
+    tables, warnings = _ceilings(job, series, settings)
+    tables.update(_tests(series, settings))
     if f"{REPEATS}.tsv" in job.outputs:
         tables[REPEATS] = _repeats(runs, settings)
     maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(names)
-    meta = _meta(job, settings, people, series)
+    meta = {**_meta(job, settings, people, series), "Warnings": warnings}
     for stat, (values, more) in tables.items():
-        paths = {ext: job.outputs[f"{stat}.{ext}"] for ext in ("tsv", "nii.gz")}
+        paths = job.map_paths(stat)
         write_map(maps, paths, ["value"], values[:, None], more)
         if stat != "splithalf":
             described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
             write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
     finish(job, {"Description": DESCRIPTIONS["splithalf"], "Statistic": "splithalf", **meta})
+    return warnings
 
 
 Table = tuple[np.ndarray, dict[str, np.ndarray] | None]
@@ -107,25 +107,36 @@ def _bounded(found: ceilings.Ceiling) -> Table:
     return found.value, {"ci_low": found.low, "ci_high": found.high}
 
 
-def _ceilings(job: Job, series: np.ndarray, settings: Params) -> dict[str, Table]:
-    """Return split-half and cross-subject ceilings."""
+def _ceilings(
+    job: Job, series: np.ndarray, settings: Params
+) -> tuple[dict[str, Table], list[str]]:
+    """Return split-half and cross-subject ceilings, and warnings.
+
+    A story that is too short for the folds has no cross-subject ceiling, and all else.
+    """
     n_draws = min(settings.n_bootstraps, MOST_DRAWS)
-    return {
+    warnings: list[str] = []
+    found = {
         "splithalf": _bounded(
             ceilings.split_half_ceiling(
                 series, n_bootstraps=n_draws, rng=np.random.default_rng([settings.seed, 11])
             )
-        ),
-        "crosssubject": _bounded(
-            ceilings.cross_subject_ceiling(
-                series,
-                n_folds=settings.cv,
-                n_inner=settings.inner_cv,
-                gap=gap_in_trs(settings.gap, float(job.facts["tr"])),
-                alphas=settings.alphas,
-            )
-        ),
+        )
     }
+    try:
+        across = ceilings.cross_subject_ceiling(
+            series,
+            n_folds=settings.cv,
+            n_inner=settings.inner_cv,
+            gap=gap_in_trs(settings.gap, float(job.facts["tr"])),
+            alphas=settings.alphas,
+        )
+        found["crosssubject"] = _bounded(across)
+    except NumericalError as error:
+        none = np.full(series.shape[2], np.nan)
+        found["crosssubject"] = (none, {"ci_low": none, "ci_high": none})
+        warnings.append(f"{job.unit.story}: no cross-subject ceiling. {error.message}")
+    return found, warnings
 
 
 def _tests(series: np.ndarray, settings: Params) -> dict[str, Table]:
@@ -182,6 +193,5 @@ def _meta(
             "Correction": "Benjamini-Hochberg",
         },
         "Seed": settings.seed,
-        "Warnings": [],
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }

@@ -5,7 +5,8 @@ A helper of the encoding steps, not a step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,16 @@ SCALED = (
 )
 
 
-def leakage(job: Job, plan: crossval.Plan, source: Mapping[str, object]) -> dict[str, object]:
+class Text(NamedTuple):
+    """Words of every row, and the block of rows that it belongs to, shape (n_rows,)."""
+
+    words: Sequence[Sequence[str]]
+    blocks: np.ndarray
+
+
+def leakage(
+    job: Job, plan: crossval.Plan, source: Mapping[str, object], text: Text | None = None
+) -> dict[str, object]:
     """Audit the folds of a fit.
 
     Parameters
@@ -31,6 +41,8 @@ def leakage(job: Job, plan: crossval.Plan, source: Mapping[str, object]) -> dict
         Folds and delays.
     source : mapping
         Sidecar of the main band's features; empty for the model of nuisance bands.
+    text : Text, optional
+        Of fits to several stories; default the job's story.
 
     Returns
     -------
@@ -40,13 +52,16 @@ def leakage(job: Job, plan: crossval.Plan, source: Mapping[str, object]) -> dict
     tr = float(job.facts["tr"])
     words = made_by(job, "words")
     n_trs = int(words.facts["n_trs"])
+    if text is None:
+        text = Text(stories.row_words(words.outputs["words"], n_trs), np.zeros(n_trs, int))
     found = audit.audit(
         plan.outer,
         plan.inner,
         delays=plan.delays,
         tr=tr,
         context_trs=_context(source, plan, n_trs),
-        words=stories.row_words(words.outputs["words"], n_trs),
+        words=text.words,
+        stories=text.blocks,
     )
     findings = [
         {"Severity": one.severity, "Check": one.check, "Text": one.text} for one in found.findings

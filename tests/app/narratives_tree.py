@@ -38,11 +38,12 @@ OTHERS = tuple(sorted({*SLUMLORD, *PIEMAN, *MILKYWAY}))
 FAST_BLACK = (
     "--features", "embeddings", "--context-trs", "1", "--n-iter", "8",
     "--alphas", "1", "100", "10000", "--n-permutations", "500", "--n-bootstraps", "500",
+    "--ladder", "none",
 )
 FAST_OTHERS = (
     "--features", "embeddings", "--layers", "3", "--context-trs", "0", "--n-iter", "2",
     "--alphas", "1", "1000", "--cv", "3", "--inner-cv", "2", "--n-permutations", "100",
-    "--n-bootstraps", "100",
+    "--n-bootstraps", "100", "--ladder", "none",
 )  # fmt: skip
 
 

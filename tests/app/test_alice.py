@@ -24,7 +24,7 @@ def out(alice, minilm, tmp_path_factory):
     fast = ["--n-iter", "10", "--alphas", "1", "10", "100", "10000", "--n-permutations", "1000"]
     code = cli.main(
         [*shared, "participant", "--model", "minilm", "--features", "embeddings", "--layers", "3",
-         "4", "--atlas", str(atlas), "--offline", *fast]
+         "4", "--atlas", str(atlas), "--offline", "--ladder", "none", *fast]
     )
     assert code == 0
     assert cli.main([*shared, "group"]) == 0

@@ -11,12 +11,13 @@ import small_alice
 
 from bids_brainlm import cli
 from bids_brainlm.bidsio import write
+from bids_brainlm.simulate.models import write_tiny_model
 
 PLACE = "task-alice_space-MNI152NLin2009cAsym_atlas-Alice6"
 RUNGS = ["position", "wordrate", "static", "untrained", "trained"]
 DELAYS, ALPHA, N_BANDS = (2, 4), 3.0, 6  # one draw of weights: all bands weigh the same
 ARGUMENTS = (
-    "--ladder", "--model", "minilm", "random:minilm", "--features", "embeddings", "static",
+    "--ladder", "asked", "--model", "minilm", "random:minilm", "--features", "embeddings", "static",
     "position", "--layers", "1", "--n-iter", "1", "--alphas", f"{ALPHA:g}", "--delays",
     *map(str, DELAYS), "--trim", "4", "4",
 )  # fmt: skip
@@ -196,6 +197,24 @@ def test_the_page_shows_the_ladder(out):
 
 
 def test_a_ladder_needs_embeddings(small, capsys):
-    arguments = small_alice.arguments(small, small.parent / "out", "--ladder", "--dry-run")
+    arguments = small_alice.arguments(small, small.parent / "out", "--ladder", "asked", "--dry-run")
     assert cli.main(arguments) == 64
     assert "Add embeddings to --features" in capsys.readouterr().err
+
+
+def test_auto_makes_what_the_rungs_need_and_no_more(small, tmp_path):
+    text = "alice was beginning to get very tired"
+    model = write_tiny_model(tmp_path / "tiny", "bert", text, seed=1)
+    flags = ["--ladder", "auto", "--model", str(model), "--features", "embeddings", "--layers", "1",
+             "--n-iter", "1", "--alphas", "3", "--trim", "4", "4", "--participant-label", "18"]
+    with contextlib.chdir(tmp_path):
+        assert cli.main(small_alice.arguments(small, tmp_path / "out", *flags)) == 0
+    folder = tmp_path / "out" / "sub-18" / "func"
+    descs = {p.name.split("_desc-")[1].split("_")[0] for p in folder.glob("*_desc-*.tsv")}
+    assert descs == {"nuisance", "tinyEmbeddings", "tinyLadder"}
+    meta = write.read_json(next(folder.glob("*_desc-tinyLadder_stat-gain_boldmap.json")))
+    assert [one["Name"] for one in meta["Rungs"]] == RUNGS
+    assert {one["Name"] for one in meta["Missing"]} == {"phonemes", "acoustics"}
+    bands = {band["Name"]: band for band in meta["Bands"]}
+    assert bands["untrained"]["Model"]["Kind"] == "random"
+    assert bands["untrained"]["Model"]["Label"] == "randomTiny"

@@ -26,7 +26,7 @@ RUN = (
     "--model", "random:tiny-bert", "--features", "heads", "embeddings", "transformations",
     "--context-trs", "10", "--bands", "silence", "counts", "--n-iter", "4",
     "--alphas", "1", "100", "10000", "--n-permutations", "200", "--cv", "4", "--inner-cv", "3",
-    "--nprocs", "1", "--offline",
+    "--nprocs", "1", "--offline", "--ladder", "none",
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow

@@ -453,7 +453,7 @@ def test_heads_are_maps_with_a_column_a_head(quick):
     assert quick("--features", "heads", level="participant") == 0
     func = quick.out / "sub-18" / "func"
     stats = {p.name.split("_stat-")[1].split("_")[0] for p in func.glob("*desc-tinyHeads*.tsv")}
-    assert stats == {"r", "norm", "r2loss", "p", "q", "rthresholded"}
+    assert stats == {"r", "norm", "normexcess", "r2loss", "p", "q", "rthresholded"}
     columns = next(func.glob("*desc-tinyHeads_stat-r_*.tsv")).read_text().split("\n")[0]
     assert columns.split("\t") == ["index", "name", "L01H01", "L01H02", "L02H01", "L02H02"]
 

@@ -13,7 +13,7 @@ from source_tree import PACKAGE, tree
 from bids_brainlm import config, runner
 
 HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns",
-           "encoding_runs", "stories",
+           "encoding_runs", "encoding_tables", "run_maps", "story_blocks", "stories",
            "stimulus_files", "predictions", "regions", "group_files",
            "group_tables", "significance", "run_checks")
 STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem not in HELPERS)

@@ -40,7 +40,7 @@ def _encode(case, targets, **changes):
 def _same_bits(a, b):
     return all(
         np.array_equal(getattr(a, name), getattr(b, name))
-        for name in ("prediction_by_band", "alpha_index", "gamma_index", "cv_score")
+        for name in ("prediction_by_band", "alpha_index", "gamma_index", "cv_score", "df")
     )
 
 
@@ -163,3 +163,61 @@ def test_gammas_repeat_with_the_seed():
     np.testing.assert_array_equal(*draws)
     assert draws[0].shape == (11, 4)
     np.testing.assert_array_equal(ridge.sample_gammas(1, 3, np.random.default_rng(0)), 1.0)
+
+
+def _degrees(kernel, alpha, n_targets=1):
+    """Estimated and exact trace of the hat matrix of one band."""
+    values, vectors = np.linalg.eigh(kernel)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    n_rows = len(kernel)
+    found = ridge.encode(
+        [root], [root[:3]], [np.ones((n_rows, n_targets))], np.ones((1, 1)), np.array([alpha]),
+        folds.contiguous_folds(np.arange(n_rows), 2, 0),
+    )[0].df  # fmt: skip
+    values = np.maximum(values, 0.0)
+    return found, (values / (values + alpha)).sum()
+
+
+def test_degrees_of_freedom_equal_the_trace_within_their_error(rng):
+    """The stated standard error, sqrt(df / 4), is an upper bound."""
+    off = []
+    for _ in range(60):
+        n_rows = int(rng.integers(20, 90))
+        basis, _ = np.linalg.qr(rng.standard_normal((n_rows, n_rows)))
+        rank = int(rng.integers(1, n_rows + 1))
+        values = np.zeros(n_rows)
+        values[:rank] = 10.0 ** rng.uniform(-2, 3, rank)
+        found, exact = _degrees((basis * values) @ basis.T, 10.0 ** rng.uniform(-2, 4))
+        off.append((found[0] - exact) / np.sqrt(exact / 4))
+    assert np.abs(off).max() < 3.9  # of 60, by chance in less than one of 100
+    assert 0.2 < np.sqrt(np.mean(np.square(off))) <= 1.05
+
+
+def test_degrees_of_freedom_of_many_targets_follow_their_choices(case):
+    result = _encode(case, [case["targets"]])[0]
+    assert len(set(result.alpha_index)) > 1
+    assert result.df.shape == (7,)
+    kernels = ridge.linear_kernels(case["train"])
+    for target in range(7):
+        kernel = np.tensordot(case["gammas"][result.gamma_index[target]], kernels, 1)
+        values = np.linalg.eigvalsh(kernel).clip(0)
+        exact = (values / (values + ALPHAS[result.alpha_index[target]])).sum()
+        assert abs(result.df[target] - exact) < 3.9 * np.sqrt(exact / 4)
+
+
+@pytest.mark.parametrize("rank", [7, 30])
+def test_limits_of_the_degrees_of_freedom(rng, rank):
+    """Nothing is learned from an infinite penalty; without any all rows, or the rank."""
+    root = rng.standard_normal((30, rank))
+    nothing, _ = _degrees(root @ root.T, 1e15)
+    np.testing.assert_allclose(nothing, 0.0, atol=1e-10)
+    everything, _ = _degrees(root @ root.T, 1e-8, n_targets=2)
+    if rank == 30:
+        np.testing.assert_allclose(everything, 30, rtol=1e-6)
+    assert np.abs(everything - rank).max() < 3.9 * np.sqrt(rank / 4)
+    assert (everything <= 30 + 1e-6).all()
+
+
+def test_degrees_of_freedom_of_a_band_without_content():
+    found, exact = _degrees(np.zeros((20, 20)), 1.0)
+    assert found[0] == exact == 0.0
