@@ -1,6 +1,6 @@
 # make demo   the app on the data that ship with it, from nothing to a report
 # make docs   the documentation site, in docs/_build/html
-# make test   linters, import contracts and the everyday tests, from nothing
+# make test   linters, import contracts and all tests but the slow ones, from nothing
 # make container-test   both images: built, run without network, home and root, compared (minutes)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +16,7 @@ DEMO_DATA := bids_brainlm/data/alice
 DEMO_ATLAS := $(DEMO_DATA)/derivatives/atlas/tpl-MNI152NLin2009cAsym_atlas-Alice6_dseg.nii.gz
 DEMO_OUT ?= demo/out
 PYTEST_ARGS ?=
-EVERYDAY := not slow and not network
+NOT_SLOW := not slow and not network
 DECLARED := setup.cfg pyproject.toml $(CONSTRAINTS)
 
 export OMP_NUM_THREADS ?= 1
@@ -36,7 +36,7 @@ demo: $(VENV)/.demo
 	@echo "== Done. Open $(DEMO_OUT)/group.html in a browser."
 
 test: lint chromium
-	$(BIN)/python -m pytest -m "$(EVERYDAY)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(NOT_SLOW)" $(PYTEST_ARGS)
 
 test-all: lint chromium
 	$(BIN)/python -m pytest -m "not network" $(PYTEST_ARGS)

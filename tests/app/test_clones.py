@@ -15,6 +15,8 @@ from small_alice import arguments, bold, confounds, events, leftovers, tree
 
 from bids_brainlm import cli
 
+pytestmark = pytest.mark.thorough
+
 ANNEX = ".git/annex/objects/Xx/Yy/MD5E-s1--0/MD5E-s1--0"
 
 

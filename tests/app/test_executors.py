@@ -24,11 +24,15 @@ from bids_brainlm.executors import memory
 from bids_brainlm.executors.work import Local
 from bids_brainlm.plan import fit, participant, sizes
 
+pytestmark = pytest.mark.thorough
+
 
 def same(out: Path, reference: Path) -> list[str]:
     """Return the files that differ; of netCDF files the values count, as the contract says.
 
-    Seen once in many runs: a worker wrote the same values in another layout of HDF5.
+    Seen once in many runs: a worker wrote the same values in another layout of HDF5. Not seen
+    in 2,000 writes under load (threads, Dask workers, other hash seeds, garbage collected at
+    other moments, freed memory filled with other bytes).
     """
     one, two = tree(out), tree(reference)
     found = sorted(n for n in {*one, *two} if one.get(n) != two.get(n))
@@ -42,9 +46,6 @@ def same(out: Path, reference: Path) -> list[str]:
         a, b = (json.loads((folder / name).read_text()) for folder in (out, reference))
         assert {**a, "Outputs": 0} == {**b, "Outputs": 0}
     return [n for n in found if n not in alike]
-
-
-SLURM = Path(__file__).parents[1] / "clusters" / "slurm.sh"
 
 
 def _run(bids, out, *more, level="participant"):
@@ -195,6 +196,7 @@ def test_an_executor_that_is_not_installed_names_its_extra(small, tmp_path, monk
     error = capsys.readouterr().err
     assert "needs the Python package distributed" in error
     assert "pip install 'bids_brainlm[dask]'" in error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,28 @@ def test_no_scheduler_answers(small, tmp_path, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "No Dask scheduler answers at tcp://127.0.0.1:9" in error
     assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [(None, "found no sinfo here"), ("exit 1", "Slurm does not answer: slurm_load: no contact")],
+)
+def test_no_slurm_answers(small, tmp_path, capsys, monkeypatch, says, expected):
+    """A mock sinfo, or none, in the place of a Slurm that cannot be reached: nothing is written."""
+    pytest.importorskip("dask_jobqueue", reason="the extra 'slurm' is not installed")
+    (tmp_path / "bin").mkdir()
+    if says is not None:
+        (tmp_path / "bin" / "sinfo").write_text(
+            f"#!/bin/sh\necho 'slurm_load: no contact' >&2\n{says}\n"
+        )
+        (tmp_path / "bin" / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert _run(small, tmp_path / "out", "--executor", "slurm") == 66
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def _finish(run: subprocess.Popen, seconds: float = 200) -> str:
@@ -366,34 +390,6 @@ def test_an_interrupted_dask_run_leaves_no_worker(small, tmp_path, signum):
 # --- Slurm --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slurm(tmp_path_factory):
-    """Start a one-node Slurm, or skip with the reason."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munge"))):
-        pytest.skip("a test Slurm needs root and Debian's packages slurm-wlm and munge")
-    if (
-        shutil.which("squeue")
-        and subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
-    ):
-        pytest.skip("a Slurm runs here already; this test starts its own")
-    folder = tmp_path_factory.mktemp("slurm")
-    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-    with (folder / "start.log").open("w") as log:
-        begun = subprocess.run(
-            [str(SLURM), "start", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            check=False,
-            env=environment,
-            timeout=60,
-        )
-    if begun.returncode != 0:
-        pytest.skip("Slurm does not start here: " + (folder / "start.log").read_text()[-300:])
-    yield {"SLURM_CONF": str(folder / "slurm.conf"), "DASK_JOBQUEUE__SLURM__INTERFACE": "lo"}
-    subprocess.run([str(SLURM), "stop", str(folder)], check=False, timeout=60)
-
-
 def _jobs(environment: dict[str, str]) -> list[str]:
     listed = subprocess.run(
         ["squeue", "--noheader", "-o", "%i %T"],
@@ -452,6 +448,7 @@ def test_slurm_refuses_a_partition_that_is_not_there(small, tmp_path, slurm, mon
     error = capsys.readouterr().err
     assert "Slurm takes no jobs of this kind" in error
     assert "--slurm-options" in error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

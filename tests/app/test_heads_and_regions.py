@@ -20,6 +20,8 @@ from scipy import stats
 from bids_brainlm import cli
 from bids_brainlm.bidsio import write
 
+pytestmark = pytest.mark.thorough
+
 MODEL = "randomTinyBert"
 SPACES = ("embeddings", "transformations", "heads", "attention", "linguistic-each", "position",
           "stim-pulse", "stim-pulse-each")

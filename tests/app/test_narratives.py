@@ -21,6 +21,8 @@ from bids_brainlm import cli, pages
 from bids_brainlm.bidsio.dataset import read_participants
 from bids_brainlm.plan import selection
 
+pytestmark = pytest.mark.thorough
+
 EMBEDDINGS = "minilmEmbeddings"
 STORIES = ("black", "pieman", "slumlord", "reach", *tree.CONDITIONS)
 PEOPLE = {

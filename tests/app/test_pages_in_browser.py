@@ -22,6 +22,8 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.presets import cli as presets
 from bids_brainlm.steps import reports
 
+pytestmark = pytest.mark.thorough
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CALL = {"settings": {"stats": {"fdr": 0.05}}, "command": "bids_brainlm data out group",
         "version": "0.1.0"}

@@ -17,6 +17,8 @@ from small_alice import FAST, SPACE, arguments, atlas, bold, confounds, tree
 
 from bids_brainlm import boutiques, cli, config
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORMS = ROOT / "platforms"
 BIN = Path(sys.executable).parent

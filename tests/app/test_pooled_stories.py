@@ -13,6 +13,8 @@ from bids_brainlm import cli
 from bids_brainlm.bidsio import write
 from bids_brainlm.simulate import cli as simulate
 
+pytestmark = pytest.mark.thorough
+
 PEOPLE = {"one": ("01", "02", "03", "04"), "two": ("03", "04", "05")}
 FAST = ("--model", "random:tiny-bert", "--features", "magnitudes", "--n-iter", "2", "--alphas",
         "1", "100", "--n-permutations", "500", "--n-bootstraps", "100", "--context-trs", "0",

@@ -17,6 +17,8 @@ from bids_brainlm import config
 from bids_brainlm.presets import cli, settings
 from bids_brainlm.report.presets_content import MEASURES
 
+pytestmark = pytest.mark.thorough
+
 PLACE = "task-alice_space-MNI152NLin2009cAsym_atlas-Alice6"
 DESC = "randomTinyBertEmbeddings"
 GAP = small_alice.FAST.index("--gap")

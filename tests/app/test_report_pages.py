@@ -15,6 +15,8 @@ from report_outputs import Fake
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.steps import reports
 
+pytestmark = pytest.mark.thorough
+
 CALL = {
     "settings": {"encoding": {"delays": (2, 3, 4, 5), "gap": 15.0}, "stats": {"fdr": 0.05}},
     "command": "bids_brainlm /data /out participant --model fake <&>",

@@ -19,6 +19,8 @@ from bids_brainlm.numerics import isc
 from bids_brainlm.simulate import cli, features
 from bids_brainlm.simulate.settings import Noise, SimulationSettings
 
+pytestmark = pytest.mark.thorough
+
 TINY = ["--model", features.FALLBACK_MODEL, "--n-parcels", "12", "--run-seconds", "105"]
 PARTICIPANTS = ["127", "265", "106", "016"]
 TASKS = ["black", "slumlordreach", "pieman", "milkyway"]

@@ -12,6 +12,8 @@ from scipy import stats
 from bids_brainlm import cli
 from bids_brainlm.bidsio import write
 
+pytestmark = pytest.mark.thorough
+
 PEOPLE = ("18", "22", "23", "24", "26", "28")
 PLACE = "task-alice_space-MNI152NLin2009cAsym_atlas-Alice6"
 

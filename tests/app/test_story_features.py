@@ -23,6 +23,8 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.errors import MissingInputError
 from bids_brainlm.simulate.models import write_tiny_model
 
+pytestmark = pytest.mark.thorough
+
 AUDIO_ONSET, TR, LOUD_ROW = -20.0, 2.0, 30
 SPACES = ("embeddings", "transformations", "attention", "surprisal", "linguistic", "static",
           "acoustics", "position", "oasm", "stim-pulse")

@@ -18,6 +18,8 @@ from surface_data import maps, values_of, workbench
 
 from bids_brainlm import boutiques
 
+pytestmark = pytest.mark.thorough
+
 SPACE = "fsaverage5"
 WALL = 872  # of the 10,242 vertices of a hemisphere, the share that fsaverage6 has in Narratives
 DESC = "randomTinyBertEmbeddings"
