@@ -29,6 +29,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
+from benchmarks.common import Peer as Peer_
+from benchmarks.common import Result
 from bids_brainlm.numerics import blas, crossval, design, ridge
 
 HERE = Path(__file__).parent
@@ -408,6 +410,59 @@ def machine() -> dict:
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "scipy", "himalaya")},
     }
+
+
+def as_result(name: str, asked: tuple[float, ...], quick: bool) -> Result:
+    """Run one row for the table of all rows."""
+    row = ROWS[name]
+    row = replace(row, repeats=1, **row.quick) if quick else row
+    with blas.single_threaded():
+        found = measure(row)
+    ran = [peer["n_iter_run"] for peer in found["peers"]]
+    peers = tuple(
+        Peer_(
+            peer["name"], peer["cpu_s"], peer["ratio"], number,
+            "run in full" if counts[-1] == N_GAMMAS else
+            f"from {' and '.join(map(str, counts))} gammas",
+        )
+        for peer, number, counts in zip(found["peers"], asked, ran, strict=True)
+    )  # fmt: skip
+    same = [
+        f"choice {peer['same_choice']:.1%}, scores to {peer['largest_score_difference']:.0e}"
+        for peer in found["peers"]
+    ]
+    return Result(
+        work=f"banded ridge, {found['row']} (one outer fold)",
+        shapes=f"{found['n_rows']} rows, {sum(found['columns'])} columns, {found['n_targets']} "
+        f"targets, {found['n_alphas']} alphas, {N_GAMMAS} gammas",
+        seconds=found["ours_cpu_s"],
+        peers=peers,
+        same="; ".join(same),
+        floor=f"search at {found['share_of_sgemm']:.0%} of sgemm",
+        peak_mib=found["peak_mib_above_data"],
+        repeats=row.repeats,
+        notes=found,
+    )
+
+
+def one(quick: bool) -> Result:
+    """One alpha, one participant."""
+    return as_result("one", (55.0, 7.0), quick)
+
+
+def all_participants(quick: bool) -> Result:
+    """One alpha, all participants stacked."""
+    return as_result("all", (4.0, 2.4), quick)
+
+
+def alphas20(quick: bool) -> Result:
+    """20 alphas, participants shared."""
+    return as_result("alphas20-shared", (8.0,), quick)
+
+
+def voxels(quick: bool) -> Result:
+    """One alpha, 80,000 voxels."""
+    return as_result("voxels", (4.0,), quick)
 
 
 def main() -> None:

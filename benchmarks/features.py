@@ -18,12 +18,14 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 
+from benchmarks.common import Peer, Result
 from bids_brainlm.language import measures, models, timing, transcripts
 from bids_brainlm.language.tokens import window_text
 from bids_brainlm.records import TRGrid
@@ -100,15 +102,15 @@ def random_bert_base(tokenizer: object, attention: str) -> models.LanguageModel:
     )  # fmt: skip
 
 
-def gemm_peak() -> float:
+def gemm_peak(clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the measured rate of a large float32 matrix product in torch, GFLOP/s."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     a @ b
     best = 0.0
     for _ in range(8):
-        start = time.perf_counter()
+        start = clock()
         a @ b
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - start) / 1e9)
+        best = max(best, 2 * 2048**3 / (clock() - start) / 1e9)
     return best
 
 
@@ -124,16 +126,23 @@ def flops(model: models.LanguageModel, texts: list[str]) -> float:
     return total
 
 
-def compare(name: str, fast: models.LanguageModel, plain: models.LanguageModel, texts, repeats):
+def compare(
+    name: str,
+    fast: models.LanguageModel,
+    plain: models.LanguageModel,
+    texts: list[str],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, object]:
     """Time both procedures alternately and compare what they give."""
     seconds: dict[str, list[float]] = {"reference": [], "ours": []}
     results = {}
     for _ in range(repeats):
         for who, run, model in (("reference", reference, plain), ("ours", ours, fast)):
-            start = time.perf_counter()
+            start = clock()
             results[who] = run(model, texts)
-            seconds[who].append(time.perf_counter() - start)
-    peak = gemm_peak()
+            seconds[who].append(clock() - start)
+    peak = gemm_peak(clock)
     median = {who: statistics.median(values) for who, values in seconds.items()}
     rate = flops(fast, texts) / median["ours"] / 1e9
     return {
@@ -156,6 +165,35 @@ def compare(name: str, fast: models.LanguageModel, plain: models.LanguageModel, 
         ),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
+
+
+def bert_base(quick: bool) -> Result:
+    """Extract features of one story with a random model of BERT-base size, one thread."""
+    torch.set_num_threads(1)
+    story, texts = rows_of_story()
+    tokenizer = models.load(models.resolve("minilm", offline=True), seed=0).tokenizer
+    large = [random_bert_base(tokenizer, kind) for kind in ("sdpa", "eager")]
+    name = "BERT-base size (12 x 12 heads, 768), random weights"
+    some, repeats = texts[: 40 if quick else len(texts)], 1 if quick else 3
+    found = compare(name, *large, some, repeats, time.process_time)
+    return Result(
+        work=f"features of one story, {name}",
+        shapes=f"{story}, {found['n_windows']} windows of 20 TRs",
+        seconds=found["ours_s"],
+        peers=(
+            Peer(
+                "one window at a time, second attention pass",
+                found["reference_s"],
+                found["ratio"],
+                1.5,
+            ),
+        ),
+        same=f"embeddings to {found['max_difference_embeddings']:.0e}, heads to "
+        f"{found['max_difference_transformations']:.0e}",
+        floor=f"{found['share_of_gemm']:.0%} of GEMM",
+        repeats=repeats,
+        notes=found,
+    )
 
 
 def main() -> None:

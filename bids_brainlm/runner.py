@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -26,6 +28,7 @@ from bids_brainlm.executors.work import Done, Executor, Task
 from bids_brainlm.plan import cost, fit, group, participant
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.steps import (
+    across,
     alignment,
     attention,
     base,
@@ -69,6 +72,7 @@ STEPS: Mapping[str, ModuleType] = {
     "heads": heads,
     "partial": partial,
     "ladder": ladder,
+    "across": across,
     "ceilings": ceilings,
     "reliability": reliability,
     "alignment": alignment,
@@ -80,6 +84,8 @@ STEPS: Mapping[str, ModuleType] = {
     "specialization": specialization,
     "pooled": pooled,
 }
+
+_N_READERS = 4  # threads that read earlier results: they wait for the disk most of the time
 
 
 def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
@@ -107,14 +113,17 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
     names = Names(settings.output_dir)
     describe.check_output(names, __version__)
     level = group if settings.level == "group" else participant
-    plan = level.plan(settings)
-    states = _states(plan, settings)
+    with _no_collection():
+        plan = level.plan(settings)
+        states = _states(plan, settings)
     todo = [job for job in plan.jobs if states[job.record] != "done"]
     if not settings.execution.reports_only:
         fit.refuse_what_cannot_fit(todo, settings)
     if settings.execution.dry_run:
         print_out(cost.text(plan, states, settings))
         return 0
+    if todo and not settings.execution.reports_only:
+        choose.check(settings, fit.largest_gb(todo, settings))
     write.probe_write(settings.output_dir)
     temporary.sweep(settings.output_dir)
     describe.describe_output(
@@ -132,6 +141,18 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
         return _Run(settings, plan, states, names, log).go()
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Do not look for cycles among the hundred thousands of objects of a plan while it grows."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _check_folders(settings: Config) -> None:
     """Refuse to write into the input."""
     out, bids = settings.output_dir.resolve(), settings.bids_dir.resolve()
@@ -145,7 +166,8 @@ def _check_folders(settings: Config) -> None:
 
 def _states(plan: Plan, settings: Config) -> dict[Path, str]:
     """Tell of every job whether it is done; refuse results of other settings."""
-    states = {job.record: base.state(job) for job in plan.jobs}
+    found = base.each(base.state, plan.jobs, _N_READERS, writes=False)
+    states = {job.record: one for job, one in zip(plan.jobs, found, strict=True)}
     others = [job for job in plan.jobs if states[job.record] == "other"]
     if others and not settings.execution.overwrite and not settings.execution.reports_only:
         job = others[0]
@@ -304,7 +326,7 @@ class _Run:
 
     def _pages(self) -> None:
         """Write reports and the methods section."""
-        failed = [(job.unit, error.message) for job, error in self.failed]
+        failed = [(job.unit, str(error)) for job, error in self.failed]
         pages.write_pages(self.settings, self.plan, failed, self.names, self.log)
 
     def _end(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +18,8 @@ from bids_brainlm.errors import DataError, ReadWriteError
 
 _MOST_COMPRESSED = 1040  # times smaller than its data is the smallest file that gzip makes
 _HEADER = 100_000
+_CHUNK = 1 << 17
+_GZIP = 31  # window bits: expect the header and checksum of gzip
 _UNREADABLE = (
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
@@ -102,19 +104,61 @@ def read_data(image: nib.spatialimages.SpatialImage, path: Path) -> np.ndarray:
         ) from error
 
 
+class _Inflated:
+    """Read a gzip file piece by piece; damage shows at the latest at its end."""
+
+    def __init__(self, raw: io.BufferedIOBase) -> None:
+        self.raw, self.engine = raw, _engine()
+        self.inner = self.engine.decompressobj(_GZIP)
+        self.begun = False
+        self.ready = memoryview(b"")
+
+    def read(self, n_bytes: int) -> bytes:
+        """Return as many bytes, fewer at the end of the file."""
+        parts = []
+        while n_bytes > 0 and (self.ready or self._fill()):
+            parts.append(self.ready[:n_bytes])
+            self.ready = self.ready[n_bytes:]
+            n_bytes -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _fill(self) -> bool:
+        """Decompress more; False at the end."""
+        while not self.ready:
+            chunk = self.raw.read(_CHUNK)
+            if not chunk:
+                if self.begun:
+                    raise EOFError("the file ends before the end of its data")
+                return False
+            while chunk:
+                if not self.begun and not chunk.strip(b"\0"):  # padding after the end
+                    break
+                self.begun = True
+                self.ready = memoryview(bytes(self.ready) + self.inner.decompress(chunk))
+                chunk = self.inner.unused_data
+                if self.inner.eof:
+                    self.inner, self.begun = self.engine.decompressobj(_GZIP), False
+        return True
+
+
+def _engine() -> ModuleType:
+    """Return the faster of the libraries that are installed; both give the same bytes."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib
+    return isal_zlib
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+def _opened(path: Path) -> Iterator[io.BufferedIOBase | _Inflated]:
     """Open a file, decompressing by its content; turn damage into an error of ours."""
     try:
         with path.open("rb") as raw:
             magic = raw.read(2)
             raw.seek(0)
-            if magic == b"\x1f\x8b":
-                with gzip.GzipFile(fileobj=raw) as inner:
-                    yield io.BufferedReader(inner, 1 << 20)
-            else:
-                yield raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            yield _Inflated(raw) if magic == b"\x1f\x8b" else raw
+    except (EOFError, zlib.error, _engine().error) as error:
         raise DataError(
             f"{path} is damaged: {error}.", hint="Get the file again, then run the same command."
         ) from error
@@ -166,11 +210,13 @@ def read_voxels(path: Path, flat: np.ndarray) -> np.ndarray:
             if volume % block == block - 1 or volume == n_volumes - 1:
                 first = volume - volume % block
                 data[:, first : volume + 1] = buffer[: volume + 1 - first].T
+        while stream.read(_CHUNK):  # the checksum is at the end
+            pass
     return data
 
 
 def _skip(stream: io.BufferedIOBase, n_bytes: int) -> None:
-    """Read over the header."""
+    """Read over the header, in pieces: a damaged one may claim to be larger than any memory."""
     left = n_bytes
-    while left > 0 and (chunk := stream.read(left)):
+    while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
         left -= len(chunk)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xarray
 
 _FULL_HASH_BELOW = 8 * 2**20
-_END_BYTES = 2**20
+_END_BYTES, _ONE_READ = 2**20, 2**17
 
 
 def _make_folder(folder: Path) -> None:
@@ -363,8 +363,11 @@ def read_stim_tsv_gz(path: Path) -> np.ndarray:
 def sha256_file(path: Path) -> str:
     """Return the sha256 of a file; errors as `read_tsv`."""
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        whole = hashlib.sha256()
+        with path.open("rb", buffering=0) as stream:
+            while part := stream.read(_ONE_READ):
+                whole.update(part)
+        return whole.hexdigest()
     except FileNotFoundError as error:
         raise MissingInputError(f"{path} does not exist or is a link without content.") from error
     except OSError as error:

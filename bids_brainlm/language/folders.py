@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from bids_brainlm.errors import ConfigError, DataError, ModelUnavailableError
@@ -33,7 +34,18 @@ def file_sha256(path: Path) -> str:
     -------
     str
         Hexadecimal.
+
+    Notes
+    -----
+    Once in a process for a file of the same size and time.
     """
+    stat = path.stat()
+    return _sha256(path.absolute(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, time: int) -> str:
+    """Return the SHA-256 of a file as it is at a time."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

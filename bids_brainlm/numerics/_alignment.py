@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 from scipy.interpolate import CubicSpline
 
 from bids_brainlm.errors import NumericalError
@@ -91,7 +91,7 @@ def significance(height: float, null: np.ndarray, n_tried: int) -> tuple[float, 
     if not spread > 0:
         return math.nan, 1.0
     z = (height - float(np.mean(null))) / spread
-    return z, float(-np.expm1(n_tried * stats.norm.logcdf(z)))
+    return z, float(-np.expm1(n_tried * scipy.stats.norm.logcdf(z)))
 
 
 def interval(

@@ -11,6 +11,7 @@ from bids_brainlm.errors import NumericalError
 
 TARGETS_PER_BLOCK = 512
 RESAMPLES_PER_BLOCK = 1000
+_ROWS_PER_COUNT = 250  # ones in a column of so many rows fit into a byte
 _LARGEST_TABLE = 2**24  # values, 128 MiB
 _TOLERANCE = 1e-10
 _ALTERNATIVES = ("greater", "less", "two-sided")
@@ -147,6 +148,35 @@ def p_largest(observed: np.ndarray, largest: np.ndarray) -> np.ndarray:
     """P values from the largest statistic over targets."""
     below = np.searchsorted(np.sort(largest), loosened(observed), side="left")
     return p_value(len(largest) - below, len(largest), observed)
+
+
+def count_products(
+    weights: np.ndarray,
+    values: np.ndarray,
+    observed: np.ndarray,
+    largest: np.ndarray,
+    alternative: str,
+) -> np.ndarray:
+    """Count the rows of ``weights @ values`` that reach ``observed``; raises ``largest``.
+
+    ``observed`` is directed already, ``values`` are not.
+    """
+    if alternative == "less":
+        values = -values
+    count = np.zeros(values.shape[1])
+    for start in range(0, values.shape[1], TARGETS_PER_BLOCK):
+        block = slice(start, start + TARGETS_PER_BLOCK)
+        some = np.ascontiguousarray(values[:, block])
+        bar = loosened(observed[block])
+        for first in range(0, len(weights), _ROWS_PER_COUNT):
+            rows = slice(first, first + _ROWS_PER_COUNT)
+            statistic = weights[rows] @ some
+            if alternative == "two-sided":
+                np.abs(statistic, out=statistic)
+            np.maximum(largest[rows], statistic.max(axis=1), out=largest[rows])
+            reached = (statistic >= bar).view(np.uint8)
+            count[block] += reached.sum(axis=0, dtype=np.uint8)
+    return count
 
 
 def signs_of(n_participants: int, n_permutations: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import _decoding_null as null
+from bids_brainlm.numerics import _logistic_nested as nested
 from bids_brainlm.numerics import folds, logistic, scaling
 from bids_brainlm.numerics.blas import single_threaded
 from bids_brainlm.numerics.decoding_plan import FEWEST_ROWS, Plan, Usable, make_plan, usable_folds
@@ -261,13 +262,14 @@ def _decode_head(
         if not which.size:
             continue
         labels = setting.labels[:, which]
-        best = _choose(features[fold.train], labels[fold.train], setting, k)
+        best, start = _choose(features[fold.train], labels[fold.train], setting, k)
         train, test = _scaled(features, fold, setting.standardise)
         model = logistic.fit(
             train,
             labels[fold.train],
             setting.C[best],
             penalise_intercept=setting.penalise_intercept,
+            start=start,
         )
         values = logistic.decide(test, model)
         by_fold[k, which] = balanced_accuracy(labels[fold.test], values > 0)
@@ -278,26 +280,48 @@ def _decode_head(
     return n_failed
 
 
-def _choose(features: np.ndarray, labels: np.ndarray, setting: _Setting, k: int) -> np.ndarray:
-    """Index of the best C on the inner folds of outer fold k, for each label given."""
-    inner = setting.usable.inner[k][:, setting.usable.outer[k]]
+def _choose(
+    features: np.ndarray, labels: np.ndarray, setting: _Setting, k: int
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Index of the best C on the inner folds of outer fold k, for each label, and a start."""
+    inner = setting.plan.inner[k]
+    usable = setting.usable.inner[k][:, setting.usable.outer[k]]
+    how = {
+        "standardise": setting.standardise,
+        "penalise_intercept": setting.penalise_intercept,
+    }
+    found = None
+    if nested.can_solve(features, inner, setting.C, **how):
+        found = nested.classes(features, labels, inner, usable, setting.C, **how)
     total = np.zeros((setting.C.size, labels.shape[1]))
-    for fold, usable in zip(setting.plan.inner[k], inner, strict=True):
-        which = np.flatnonzero(usable)
+    for number, fold in enumerate(inner):
+        which = np.flatnonzero(usable[number])
         if not which.size:
             continue
-        train, test = _scaled(features, fold, setting.standardise)
-        path = logistic.fit_path(
-            train,
-            labels[np.ix_(fold.train, which)],
-            setting.C,
-            penalise_intercept=setting.penalise_intercept,
-        )
         truth = labels[np.ix_(fold.test, which)]
-        for index, model in enumerate(path):
-            total[index, which] += balanced_accuracy(truth, logistic.decide(test, model) > 0)
+        if found is None:
+            predicted = _fitted_classes(features, labels[:, which], fold, setting)
+        else:
+            predicted = found.inner[:, number, which][:, :, fold.test].transpose(0, 2, 1)
+        for index, one in enumerate(predicted):
+            total[index, which] += balanced_accuracy(truth, one)
     # Sums of equal scores can differ in the last digit.
-    return np.argmax(np.round(total, 10), axis=0)
+    best = np.argmax(np.round(total, 10), axis=0)
+    if found is None:
+        return best, None
+    everyone = np.arange(best.size)
+    return best, (found.coef[best, everyone], found.intercept[best, everyone])
+
+
+def _fitted_classes(
+    features: np.ndarray, labels: np.ndarray, fold: folds.Fold, setting: _Setting
+) -> list[np.ndarray]:
+    """Classes of the rows that a fold leaves out, one array (n_rows, n_labels) for each C."""
+    train, test = _scaled(features, fold, setting.standardise)
+    path = logistic.fit_path(
+        train, labels[fold.train], setting.C, penalise_intercept=setting.penalise_intercept
+    )
+    return [logistic.decide(test, model) > 0 for model in path]
 
 
 def _scaled(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.special import expit
 
 from bids_brainlm.errors import NumericalError
+from bids_brainlm.numerics._logistic_newton import shorten
 
 _LARGE_STEP = 0.1  # slope at the end of a step, as a share of the slope at its start
-_SHORTEST_STEP = 2.0**-30
-_SUFFICIENT = 1e-4
 _SMALL_GRADIENT = 1e-3
 _FORCING = 0.2
 _MAX_CG = 200
@@ -84,6 +84,7 @@ def fit(
     penalise_intercept: bool = False,
     tolerance: float = 1e-6,
     max_iterations: int = 100,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Fit:
     """Fit one model per label.
 
@@ -104,6 +105,8 @@ def fit(
         See Notes.
     max_iterations : int
         Most Newton steps.
+    start : tuple of array, optional
+        Weights and intercepts, as those of a `Fit`, to begin with; default: 0.
 
     Returns
     -------
@@ -142,6 +145,7 @@ def fit(
         penalise_intercept=penalise_intercept,
         tolerance=tolerance,
         max_iterations=max_iterations,
+        start=start,
     )[0]
 
 
@@ -154,6 +158,7 @@ def fit_path(
     penalise_intercept: bool = False,
     tolerance: float = 1e-6,
     max_iterations: int = 100,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[Fit]:
     """Fit one model per label and value of C, each from where the last one ended.
 
@@ -165,7 +170,7 @@ def fit_path(
         Labels of the same rows, each with both classes.
     C : sequence of float or of arrays, shape (n_labels,)
         Best in increasing order.
-    balanced, penalise_intercept, tolerance, max_iterations
+    balanced, penalise_intercept, tolerance, max_iterations, start
         As in `fit`.
 
     Returns
@@ -183,6 +188,8 @@ def fit_path(
     _check(features, labels)
     problem = _prepare(features, labels, balanced, penalise_intercept)
     weights = np.zeros((labels.shape[1], problem.design.shape[1]))
+    if start is not None:
+        weights = _rotated(problem, *start)
     fits = []
     for value in C:
         strength = np.broadcast_to(np.asarray(value, dtype=np.float64), (labels.shape[1],))
@@ -274,6 +281,13 @@ def _original(problem: _Problem, weights: np.ndarray) -> tuple[np.ndarray, np.nd
     return rotated[:, :-1], rotated[:, -1]
 
 
+def _rotated(problem: _Problem, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """Weights in the eigenbasis; the inverse of `_original`."""
+    if problem.free_intercept:
+        return np.column_stack([coef @ problem.basis, intercept + coef @ problem.mean])
+    return np.column_stack([coef, intercept]) @ problem.basis
+
+
 def _newton(
     problem: _Problem, start: np.ndarray, tolerance: float, max_iterations: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -301,7 +315,8 @@ def _newton(
         far = np.flatnonzero((gradient * step).sum(axis=1) > -_LARGE_STEP * slope)
         if far.size:
             some = _pick(problem, far)
-            length = _shorten(some, w[far], eta[far], step[far], change[far], slope[far])
+            line = w[far], eta[far], step[far], change[far]
+            length = shorten(partial(_after, some, line), slope[far])
             new[far] = w[far] + length * step[far]
             new_eta[far] = eta[far] + length * change[far]
             probability[far], gradient[far] = _gradient(some, new[far], new_eta[far])
@@ -374,24 +389,9 @@ def _solve(problem: _Problem, probability: np.ndarray, gradient: np.ndarray) -> 
     return step
 
 
-def _shorten(
-    problem: _Problem,
-    w: np.ndarray,
-    eta: np.ndarray,
-    step: np.ndarray,
-    change: np.ndarray,
-    slope: np.ndarray,
-) -> np.ndarray:
-    """Halve steps until the objective falls enough, (n_labels, 1)."""
-    length = np.ones((len(w), 1))
-    start = _objective(problem, w, eta)
-    while True:
-        value = _objective(problem, w + length * step, eta + length * change)
-        bar = start + _SUFFICIENT * length[:, 0] * slope + 1e-14 * np.abs(start)
-        short = (value > bar) & (length[:, 0] > _SHORTEST_STEP)
-        if not short.any():
-            return length
-        length[short] *= 0.5
+def _after(problem: _Problem, line: tuple[np.ndarray, ...], length: np.ndarray) -> np.ndarray:
+    """Objective after a part of a step."""
+    return _objective(problem, line[0] + length * line[2], line[1] + length * line[3])
 
 
 def _objective(problem: _Problem, w: np.ndarray, eta: np.ndarray) -> np.ndarray:

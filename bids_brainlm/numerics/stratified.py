@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import _resampling as core
@@ -195,8 +195,8 @@ def _tails(level: float, strata: np.ndarray) -> np.ndarray:
     """Percentiles to take, further out than the level says."""
     n = int((strata >= 0).sum())
     free = max(n - len(np.unique(strata[strata >= 0])), 1)
-    far = stats.t.ppf((1.0 + level) / 2.0, free) * np.sqrt(n / free)
-    return np.array([stats.norm.cdf(-far), stats.norm.cdf(far)])
+    far = scipy.stats.t.ppf((1.0 + level) / 2.0, free) * np.sqrt(n / free)
+    return np.array([scipy.stats.norm.cdf(-far), scipy.stats.norm.cdf(far)])
 
 
 def _blocks(n_targets: int) -> Iterator[slice]:

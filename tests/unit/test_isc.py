@@ -50,3 +50,40 @@ def test_messages(rng):
         leave_one_out(rng.standard_normal((1, 20, 3)))
     with pytest.raises(NumericalError, match="segments"):
         leave_one_out(rng.standard_normal((3, 8, 3)), n_segments=3)
+
+
+@pytest.mark.parametrize("by_time", [True, False])
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 2e-6), (np.float64, 1e-12)])
+def test_sums_are_as_exact_as_centred_series(rng, dtype, bound, include_self, by_time):
+    """70 parcels are more than a block; loops in float64 are the reference."""
+    series = rng.standard_normal((6, 90, 70)) + rng.standard_normal((90, 70))
+    series *= rng.uniform(0.01, 100, (6, 1, 70))
+    series[2] += 0.1
+    series = series.astype(dtype)
+    expected = np.empty((6, 70))
+    z = series.astype(float) - series.astype(float).mean(1, keepdims=True)
+    z /= z.std(1, keepdims=True)
+    for one in range(6):
+        others = z.sum(0) - (0 if include_self else z[one])
+        for parcel in range(70):
+            expected[one, parcel] = np.corrcoef(z[one, :, parcel], others[:, parcel])[0, 1]
+    if by_time:
+        series = np.ascontiguousarray(series.transpose(0, 2, 1)).transpose(0, 2, 1)
+    before = series.copy()
+    found = leave_one_out(series, include_self=include_self)
+    np.testing.assert_allclose(found, expected, atol=bound)
+    np.testing.assert_array_equal(series, before)
+
+
+def test_where_digits_are_lost_series_are_centred_first(rng):
+    """A large mean beside little variation, opposite participants, whole numbers."""
+    series = rng.standard_normal((2, 60, 4)).astype(np.float32)
+    series[:, :, 0] += 3000.0
+    series[1, :, 1] = -series[0, :, 1] + 1e-3 * series[1, :, 1]
+    series[:, :, 3] = rng.integers(0, 5, (2, 60))
+    exact = series.astype(np.float64)
+    expected = [np.corrcoef(exact[0, :, v], exact[1, :, v])[0, 1] for v in range(4)]
+    np.testing.assert_allclose(leave_one_out(series), [expected, expected], atol=2e-6)
+    whole = rng.integers(-9, 9, (5, 40, 3))
+    np.testing.assert_allclose(leave_one_out(whole), leave_one_out(whole * 1.0), atol=1e-12)

@@ -212,6 +212,38 @@ def test_netcdf(tmp_path, rng):
         assert read["embeddings"].dtype == np.float32
 
 
+def test_netcdf_has_the_same_bytes_in_threads_and_whenever_garbage_is_collected(tmp_path, rng):
+    """A features file once differed in layout on a cluster; neither of these can be the cause."""
+    import gc
+    from concurrent.futures import ThreadPoolExecutor
+
+    import xarray
+
+    values = rng.standard_normal((40, 3, 8)).astype(np.float32)
+    dataset = xarray.Dataset(
+        {"embeddings": (("tr", "layer", "unit"), values)},
+        coords={"tr": np.arange(40, dtype="int32")},
+    )
+
+    def written(number: int) -> bytes:
+        path = tmp_path / f"{number}.nc"
+        write.write_netcdf(path, dataset)
+        return path.read_bytes()
+
+    before = gc.get_threshold()
+    found = {written(0)}
+    try:
+        for number, threshold in enumerate((1, 10, 100), start=1):
+            gc.set_threshold(threshold, 1, 1)
+            found.add(written(number))
+    finally:
+        gc.set_threshold(*before)
+    with ThreadPoolExecutor(4) as pool:
+        found.update(pool.map(written, range(10, 30)))
+    assert len(found) == 1
+
+
+
 def test_hashes(tmp_path):
     small, large = tmp_path / "small", tmp_path / "large"
     small.write_bytes(b"abc")
