@@ -6,6 +6,10 @@ turns an error into a number.
 
 from __future__ import annotations
 
+import re
+
+_LONG_WORD = re.compile(r"\S{401,}")
+
 
 class BrainLMError(Exception):
     """Base of every error that a user can cause and mend.
@@ -13,7 +17,8 @@ class BrainLMError(Exception):
     Parameters
     ----------
     message : str
-        What (file or unit), and what was found versus expected, with units.
+        What (file or unit), and what was found versus expected, with units. Words of more than
+        400 characters, such as names made of noise, are cut.
     hint : str, optional
         The next action, naming a flag. Falls back to the hint of the class.
     """
@@ -22,8 +27,8 @@ class BrainLMError(Exception):
     hint = "Report this with the log file named above."
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _LONG_WORD.sub(_cut, message)
+        super().__init__(self.message)
         if hint is not None:
             self.hint = hint
 
@@ -33,6 +38,11 @@ class BrainLMError(Exception):
     def __reduce__(self):
         """Keep the hint when the error crosses a process border."""
         return _rebuild, (type(self), self.message, self.hint)
+
+
+def _cut(word: re.Match[str]) -> str:
+    """Keep both ends of a long word."""
+    return f"{word[0][:200]}...{word[0][-50:]}"
 
 
 def _rebuild(kind: type[BrainLMError], message: str, hint: str) -> BrainLMError:

@@ -13,12 +13,17 @@ from bids_brainlm import __version__, config, logs
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
+from bids_brainlm.errors import DataError
 from bids_brainlm.plan.records import Plan
 from bids_brainlm.steps import base, reports
 from bids_brainlm.steps.base import Job, Unit
 
 GROUP_SECTIONS = ("ceiling", "regions", "stats")
 GROUP_ENCODING = ("seed", "trim", "cv", "inner_cv", "gap", "alphas")  # of ceilings and draws
+DAMAGED = (
+    "This result of an earlier call is damaged. Run that call again: without --participant-label "
+    "and --task-label it makes anew whatever is damaged."
+)
 MANY = 3  # pages from which on worker processes pay off
 
 
@@ -48,10 +53,11 @@ def write_pages(
         "version": __version__,
     }
     marks = {job.record: _mark(job, settings) for job in plan.jobs}
-    if settings.level == "group":
-        _group(settings, plan, failed, shared, marks, names, log)
-    else:
-        _participants(settings, plan, failed, shared, marks, names, log)
+    write_level = _group if settings.level == "group" else _participants
+    try:
+        write_level(settings, plan, failed, shared, marks, names, log)
+    except DataError as error:  # pages read nothing but results
+        raise DataError(error.message, hint=DAMAGED) from error
     for name, text in reports.citation(settings.output_dir, version=__version__).items():
         _update(settings.output_dir / name, text.encode())
 

@@ -48,8 +48,8 @@ OUTPUTS = {
     "story_features": "Large arrays of a story, such as static word vectors.",
     "features": "Large arrays of a language model: embeddings, transformations.",
     "timeseries": "Cleaned parcel series over the story window, one row a TR.",
-    "boldmap": "A statistic of one participant: table, image, sidecar.",
-    "group_boldmap": "A statistic of the group: table, image, sidecar.",
+    "boldmap": "A statistic of one participant: table, images, sidecar.",
+    "group_boldmap": "A statistic of the group: table, images, sidecar.",
     "comparison": "Feature spaces compared within participants.",
     "scores": "Scores of participants by region, long form.",
     "head_scores": "Scores of heads in regions.",
@@ -398,7 +398,8 @@ def api_pages() -> dict[str, str]:
     dict of str to str
         File name below the target to text.
     """
-    modules = [f"bids_brainlm.{m}" for m in ("api", "api_maps", "api_tables", "api_run", "figures")]
+    names = ("api", "api_maps", "api_tables", "api_run", "figures", "brain")
+    modules = [f"bids_brainlm.{name}" for name in names]
     modules += ["bids_brainlm.errors"]
     modules += [
         f"bids_brainlm.numerics.{path.stem}"

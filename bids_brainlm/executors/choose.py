@@ -21,6 +21,26 @@ def memory_gb(config: Config) -> float:
     return config.execution.mem_gb or memory.free_gb()
 
 
+def check(config: Config, need_gb: float) -> None:
+    """Make sure that the executor can be had, before anything is written.
+
+    Parameters
+    ----------
+    config : Config
+    need_gb : float
+        Memory of the largest task with one thread.
+
+    Raises
+    ------
+    BrainLMError
+        Something that the executor needs is missing, or nobody answers.
+    """
+    if config.execution.executor == "slurm":
+        slurm.check(config, need_gb)
+    elif config.execution.executor == "dask":
+        clusters.check(config)
+
+
 def choose(
     config: Config,
     need_gb: float,

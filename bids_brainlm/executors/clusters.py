@@ -219,8 +219,30 @@ def connect(config: Config, mem_gb: float, say: Callable[[str], None]) -> Cluste
     MissingInputError
         Dask is not installed, nobody answers, or there are no workers.
     """
+    client = _client(config.execution.dask_scheduler)
+    return made(Cluster(client, say, mem_gb), client.dashboard_link, say)
+
+
+def check(config: Config) -> None:
+    """Make sure that Dask is here, and that the scheduler answers and has workers.
+
+    Parameters
+    ----------
+    config : Config
+
+    Raises
+    ------
+    MissingInputError
+        As `connect`; nothing has been written by then.
+    """
+    import_dask("dask")
+    if config.execution.dask_scheduler:
+        _client(config.execution.dask_scheduler).close(timeout=LEAVE_SECONDS)
+
+
+def _client(address: str) -> Any:
+    """Connect to a scheduler that has workers."""
     _, distributed = import_dask("dask")
-    address = config.execution.dask_scheduler
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -237,7 +259,7 @@ def connect(config: Config, mem_gb: float, say: Callable[[str], None]) -> Cluste
             f"The Dask scheduler at {address} has no workers.",
             hint=f"Start some with: dask worker {address} --nthreads 1.",
         ) from error
-    return made(Cluster(client, say, mem_gb), client.dashboard_link, say)
+    return client
 
 
 def local_cluster(

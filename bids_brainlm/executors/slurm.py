@@ -26,6 +26,52 @@ from bids_brainlm.executors.clusters import (
 )
 
 SLURM_WORKERS = 8
+HINT = "Use --executor slurm on a node from which sbatch works, or --executor local."
+
+
+def check(config: Config, need_gb: float) -> None:
+    """Make sure that Slurm answers and takes jobs of this kind; writes nothing.
+
+    Parameters
+    ----------
+    config : Config
+    need_gb : float
+        Memory of the largest task.
+
+    Raises
+    ------
+    ConfigError, MissingInputError
+        As `slurm_cluster`.
+    """
+    import_dask("slurm")
+    jobqueue = extra("dask_jobqueue.slurm", "slurm", "slurm")
+    wanted = _wanted(config, need_gb)
+    _slurm_answers()
+    _try_out(jobqueue.SLURMJob("tcp://127.0.0.1:1", "check", **wanted).job_script())
+
+
+def _wanted(config: Config, need_gb: float) -> dict[str, Any]:
+    """Return what a job is to have; the rest comes from the site's files."""
+    execution = config.execution
+    try:
+        options = shlex.split(execution.slurm_options)
+    except ValueError as error:
+        raise ConfigError(f"--slurm-options {execution.slurm_options!r}: {error}.") from error
+    times = [o.partition("=")[2] for o in options if o.startswith("--time=")]
+    return {
+        "cores": 1,
+        "processes": 1,
+        "job_cpu": execution.omp_nthreads,
+        "memory": f"{_each_gb(config, need_gb):.2f}GB",
+        "walltime": times[-1] if times else None,
+        "job_extra_directives": [o for o in options if not o.startswith("--time=")],
+        "python": sys.executable,
+    }
+
+
+def _each_gb(config: Config, need_gb: float) -> float:
+    """Return the memory of a worker, GB."""
+    return config.execution.mem_gb or max(2.0, 1.5 * need_gb)
 
 
 def slurm_cluster(config: Config, need_gb: float, say: Callable[[str], None]) -> Cluster:
@@ -59,25 +105,13 @@ def slurm_cluster(config: Config, need_gb: float, say: Callable[[str], None]) ->
     _, distributed = import_dask("slurm")
     jobqueue = extra("dask_jobqueue", "slurm", "slurm")
     execution = config.execution
-    each = execution.mem_gb or max(2.0, 1.5 * need_gb)
-    try:
-        options = shlex.split(execution.slurm_options)
-    except ValueError as error:
-        raise ConfigError(f"--slurm-options {execution.slurm_options!r}: {error}.") from error
+    each, wanted = _each_gb(config, need_gb), _wanted(config, need_gb)
     logs = Path(execution.work_dir or config.output_dir / "logs").absolute() / "slurm"
     logs.mkdir(parents=True, exist_ok=True)
-    times = [o.partition("=")[2] for o in options if o.startswith("--time=")]
-    _slurm_answers()
     cluster = jobqueue.SLURMCluster(
-        cores=1,
-        processes=1,
-        job_cpu=execution.omp_nthreads,
-        memory=f"{each:.2f}GB",
-        walltime=times[-1] if times else None,
-        job_extra_directives=[o for o in options if not o.startswith("--time=")],
+        **wanted,
         log_directory=str(logs),
         local_directory=str(logs),
-        python=sys.executable,
         scheduler_options={"dashboard_address": ":0"},
     )
     n_workers = execution.nprocs or SLURM_WORKERS
@@ -100,9 +134,7 @@ def _try_out(script: str) -> None:
     with NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as stream:
         stream.write(script)
         stream.flush()
-        tried = subprocess.run(
-            ["sbatch", "--test-only", stream.name], capture_output=True, text=True, check=False
-        )
+        tried = _called("sbatch", "--test-only", stream.name)
     if tried.returncode != 0:
         raise ConfigError(
             f"Slurm takes no jobs of this kind: {' '.join(tried.stderr.split())[-300:]}",
@@ -112,20 +144,22 @@ def _try_out(script: str) -> None:
 
 def _slurm_answers() -> None:
     """Ask Slurm for its partitions."""
-    hint = "Use --executor slurm on a node from which sbatch works, or --executor local."
-    try:
-        found = subprocess.run(
-            ["sinfo", "--noheader"], capture_output=True, text=True, timeout=60, check=False
-        )
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            "--executor slurm needs Slurm's commands, found no sinfo here.", hint=hint
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise MissingInputError("Slurm does not answer within 60 s.", hint=hint) from error
+    found = _called("sinfo", "--noheader")
     if found.returncode != 0:
         what = " ".join(found.stderr.split())[-300:]
-        raise MissingInputError(f"Slurm does not answer: {what}", hint=hint)
+        raise MissingInputError(f"Slurm does not answer: {what}", hint=HINT)
+
+
+def _called(*command: str) -> subprocess.CompletedProcess[str]:
+    """Call one of Slurm's commands."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"--executor slurm needs Slurm's commands, found no {command[0]} here.", hint=HINT
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise MissingInputError("Slurm does not answer within 60 s.", hint=HINT) from error
 
 
 def _first_worker(client: Any, say: Callable[[str], None]) -> None:

@@ -232,9 +232,7 @@ def finish(job: Job, meta: Mapping[str, object]) -> None:
 
     Called last, so that a killed job leaves no record and is made again.
     """
-    sums = {
-        name: write.sha256_file(path) for name, path in sorted(_root_and_names(job)[1].items())
-    }
+    sums = {name: write.sha256_file(path) for name, path in sorted(_root_and_names(job)[1].items())}
     write.write_json(job.record, {**meta, **stamp(job), "Outputs": sums})
 
 

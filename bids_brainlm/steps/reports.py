@@ -24,6 +24,7 @@ from bids_brainlm.report.content import (
     Words,
 )
 from bids_brainlm.steps import group_tables
+from bids_brainlm.steps.report_sidecars import sidecars
 from bids_brainlm.steps.stimulus_files import decoding_of, representations_of, stimulus_files
 
 NAME = "reports"
@@ -124,7 +125,7 @@ def group_report(
     def naming(figure: str, ext: str, **more: str | None) -> str:
         return _relative(names, "group_figure", {"figure": figure, "ext": ext, **more})
 
-    text = methods.write(_sidecars(names, version))
+    text = methods.write(sidecars(names, version))
     page = group.group_page(group_stories(names), facts, naming, text)
     path = _relative(names, "group_report", {})
     return {path: html.render(page), **{p.path: p.data for p in page.pictures()}}
@@ -151,32 +152,13 @@ def citation(out_dir: Path, *, version: str) -> dict[str, str]:
         A sidecar cannot be read.
     """
     names = Names(out_dir)
-    text = methods.markdown(methods.write(_sidecars(names, version)))
+    text = methods.markdown(methods.write(sidecars(names, version, damaged=True)))
     return {_relative(names, "citation", {}): text}
 
 
 def _relative(names: Names, logical: str, labels: Mapping[str, str | None]) -> str:
     """Return the relative path of an output."""
     return names.relative(names.path(logical, labels))
-
-
-def _sidecars(names: Names, version: str) -> methods.Sidecars:
-    """Read the sidecars that the methods text is made from."""
-    maps = [p for stat in ("r", "p") for p in names.find("boldmap", {"stat": stat, "ext": "json"})]
-    series = names.find("timeseries", {"ext": "json"})
-    people = {names.parse(p)[1]["participant"] for p in [*maps, *series]}
-    return methods.Sidecars(
-        words=tuple(_json(p) for p in names.find("words", {"ext": "json"})),
-        series=tuple(_json(p) for p in series),
-        maps=tuple(_json(p) for p in maps),
-        group=tuple(
-            _json(p)
-            for kind in ("group_boldmap", "comparison")
-            for p in names.find(kind, {"ext": "json"})
-        ),
-        n_participants=len(people),
-        version=version,
-    )
 
 
 def _json(path: Path) -> dict[str, object]:

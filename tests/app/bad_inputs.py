@@ -22,6 +22,7 @@ class Case:
     """``spoil`` gets the dataset and a folder for more files, and returns more arguments.
 
     ``names`` are texts of which the message must have one. ``codes`` with 0 may also be fine.
+    ``late``: other results of the participant may be finished before it is found.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Case:
     codes: tuple[int, ...]
     names: tuple[str, ...] = ()
     level: str = "participant"
+    late: bool = False
 
 
 # --- text and tables ----------------------------------------------------------------------------
@@ -370,10 +372,23 @@ GOOD = [(k * 0.5, 0.3, f"w{k}") for k in range(300)]
 GENTLE_WORD = {"word": "a", "alignedWord": "a", "case": "success", "start": 1.0, "end": 1.2}
 
 
+OF_TRANSCRIPTS = ("alice", "TextGrid", ".tsv", "align")
+
+
+def _transcript(name: str, spoil: Callable[[Path, Path], list[str]]) -> Case:
+    return Case(name, spoil, (0, *DATA), OF_TRANSCRIPTS)
+
+
 def transcripts() -> Iterator[Case]:
-    names = ("alice", "TextGrid", ".tsv", "align")
+    yield from textgrids()
+    yield from word_tables()
+    yield from gentle_json()
+    yield from gentle_csv()
+
+
+def textgrids() -> Iterator[Case]:
     for how, change in ANY_FILE.items():
-        yield Case(f"TextGrid: {how}", _spoiled(_textgrid, change), (0, *DATA), names)
+        yield _transcript(f"TextGrid: {how}", _spoiled(_textgrid, change))
     for old, new in (
         (b"xmin", b"xmim"),
         (b"IntervalTier", b"Tier"),
@@ -390,7 +405,10 @@ def transcripts() -> Iterator[Case]:
         (b'"', b"'"),
     ):
         change = lambda d, o=old, n=new: d.replace(o, n)  # noqa: E731
-        yield Case(f"TextGrid: {old!r} to {new!r}", _spoiled(_textgrid, change), (0, *DATA), names)
+        yield _transcript(f"TextGrid: {old!r} to {new!r}", _spoiled(_textgrid, change))
+
+
+def word_tables() -> Iterator[Case]:
     bad = {
         "no rows": [],
         "one word": GOOD[:1],
@@ -414,10 +432,13 @@ def transcripts() -> Iterator[Case]:
     }
     for how, rows in bad.items():
         content = _words(rows)
-        yield Case(f"words: {how}", _instead("alice_audio.tsv", content), (0, *DATA), names)
+        yield _transcript(f"words: {how}", _instead("alice_audio.tsv", content))
     for how, change in {**ANY_FILE, **ANY_TABLE}.items():
         content = change(_words(GOOD))
-        yield Case(f"words: {how}", _instead("alice_audio.tsv", content), (0, *DATA), names)
+        yield _transcript(f"words: {how}", _instead("alice_audio.tsv", content))
+
+
+def gentle_json() -> Iterator[Case]:
     gentle = {
         "no words": {"words": []},
         "words: text": {"words": "abc"},
@@ -446,14 +467,13 @@ def transcripts() -> Iterator[Case]:
     }
     for how, content in gentle.items():
         spoil = _instead("gentle/alice/align.json", json.dumps(content).encode())
-        yield Case(f"Gentle: {how}", spoil, (0, *DATA), names)
+        yield _transcript(f"Gentle: {how}", spoil)
     for how, change in {**ANY_JSON, "empty": ANY_FILE["empty"]}.items():
-        yield Case(
-            f"Gentle JSON: {how}",
-            _instead("gentle/alice/align.json", change(b"")),
-            (0, *DATA),
-            names,
-        )
+        spoil = _instead("gentle/alice/align.json", change(b""))
+        yield _transcript(f"Gentle JSON: {how}", spoil)
+
+
+def gentle_csv() -> Iterator[Case]:
     for how, text in {
         "one column": "a\nb\nc\n",
         "text for times": "a,a,x,y\n" * 20,
@@ -465,12 +485,8 @@ def transcripts() -> Iterator[Case]:
         "overflow": "a,a,1e999,1e999\n" * 20,
         "NUL": "a,\0,1,2\n" * 9,
     }.items():
-        yield Case(
-            f"Gentle CSV: {how}",
-            _instead("gentle/alice/align.csv", text.encode()),
-            (0, *DATA),
-            names,
-        )
+        spoil = _instead("gentle/alice/align.csv", text.encode())
+        yield _transcript(f"Gentle CSV: {how}", spoil)
 
 
 # --- the tree -----------------------------------------------------------------------------------
@@ -572,6 +588,65 @@ def flags() -> Iterator[Case]:
                 yield Case(f"{flag}={value!r}", _flags(f"{flag}={value}"), (64,), (flag, name))
 
 
+def asked() -> Iterator[Case]:
+    """Models across stories and ladders that cannot be, or that the data do not allow."""
+    for given in (
+        ("none", "stories"),
+        ("storys",),
+        ("stories,runs",),
+        ("",),
+        ("0",),
+        ("runs", "x"),
+    ):
+        yield Case(f"across: {given}", _flags("--across", *given), (64,), ("--across",))
+    for given in (("runs",), ("stories",), ("stories", "runs", "stories"), ("none",)):
+        yield Case(f"across: {given}", _flags("--across", *given), (0, 64), ("--across",))
+    for value in ("", "all", "None", "auto,none", "1"):
+        yield Case(f"ladder: {value!r}", _flags("--ladder", value), (64,), ("--ladder",))
+    for more in (
+        ("--features", "position"),
+        ("--features", "acoustics"),
+        ("--features", "static"),
+        ("--bands", "counts"),
+        ("--layers", "99"),
+    ):
+        flags = ("--ladder", "asked", "--model", "random:tiny-bert", *more)
+        codes = (0, 64, *DATA)
+        yield Case(f"ladder: asked, {more}", _flags(*flags), codes, ("alice", "--", "static"))
+    for kind, spaces in (("auto", ["embeddings"]), ("asked", ["embeddings", "acoustics"])):
+        for how, content in {
+            "an empty sound": b"",
+            "no sound": b"RIFF\0\0\0\0WAVE",
+            **SOUNDS,
+        }.items():
+            spoil = _sound(content, "--ladder", kind, "--layers", "1", "--features", *spaces)
+            name, codes = f"ladder: {kind}, {how}", (0, *DATA)
+            yield Case(name, spoil, codes, ("alice", "acoustics"), late=True)
+
+
+def _riff(rate: int, n_samples: int, stated: int) -> bytes:
+    """Return a sound file of silence, whose header may state another length."""
+    head = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    data = b"data" + struct.pack("<I", 2 * stated) + bytes(2 * n_samples)
+    return b"RIFF" + struct.pack("<I", 4 + len(head) + len(data)) + b"WAVE" + head + data
+
+
+SOUNDS = {
+    "a short sound": _riff(8000, 800, 800),
+    "a cut sound": _riff(8000, 800, 8_000_000),
+    "a rate of 0": _riff(0, 800, 800),
+    "a rate of 1": _riff(1, 800, 800),
+}
+
+
+def _sound(content: bytes, *flags: str):
+    def spoil(bids: Path, more: Path) -> list[str]:
+        (bids / "stimuli" / "alice_audio.wav").write_bytes(content)
+        return ["--model", "random:tiny-bert", *flags]
+
+    return spoil
+
+
 def _flags(*given: str):
     return lambda bids, more: list(given)
 
@@ -602,6 +677,9 @@ def files_of_settings() -> Iterator[Case]:
         "atlas: list": '[inputs]\natlas = ["a"]',
         "deep": "[encoding]\ndelays = " + "[" * 5000,
         "huge": "[encoding]\ncv = " + "9" * 5000,
+        "huge hexadecimal": "[encoding]\nseed = 0x" + "f" * 5000,
+        "beyond floats": "[encoding]\nalphas = " + "9" * 400,
+        "a long text": '[encoding]\ncv = "' + "x" * 5000 + '"',
         "offline: 1": "[execution]\noffline = 1",
         "json": '{"encoding": {"cv": 3}}',
         "yaml": "encoding:\n  cv: 3",
@@ -634,103 +712,108 @@ def _toml_bytes(content: bytes):
 # --- models -------------------------------------------------------------------------------------
 
 
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 30,
+    "max_position_embeddings": 32,
+}
+CONFIG = json.dumps(TINY).encode()
+VOCABULARY = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nthe\n"
+NO_TENSORS = struct.pack("<Q", 2) + b"{}"
+BAD_CONFIGS: dict[str, dict[str, bytes]] = {
+    "empty folder": {},
+    "config only": {"config.json": CONFIG},
+    "config: broken": {"config.json": b"{", "model.safetensors": b"x"},
+    "config: list": {"config.json": b"[]", "model.safetensors": b"x"},
+    "config: no type": {"config.json": b"{}", "model.safetensors": b"x"},
+    "config: unknown type": {
+        "config.json": b'{"model_type": "zzz"}',
+        "model.safetensors": b"x",
+    },
+    "config: type is a number": {
+        "config.json": b'{"model_type": 3}',
+        "model.safetensors": b"x",
+    },
+    "config: own code": {
+        "config.json": json.dumps({**TINY, "auto_map": {"AutoModel": "evil.Evil"}}).encode(),
+        "evil.py": b"raise SystemExit('evil')",
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": b"x",
+    },
+    "config: layers is text": {
+        "config.json": json.dumps({**TINY, "num_hidden_layers": "x"}).encode(),
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": b"x",
+    },
+    "config: heads do not divide": {
+        "config.json": json.dumps({**TINY, "num_attention_heads": 3}).encode(),
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": b"x",
+    },
+}
+BAD_WEIGHTS: dict[str, dict[str, bytes]] = {
+    "weights: empty": {
+        "config.json": CONFIG,
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": b"",
+    },
+    "weights: text": {
+        "config.json": CONFIG,
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": b"not weights at all, but long enough",
+    },
+    "weights: huge header": {
+        "config.json": CONFIG,
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": struct.pack("<Q", 2**62) + b"{}",
+    },
+    "weights: header only": {
+        "config.json": CONFIG,
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": NO_TENSORS,
+    },
+    "weights: a pickle": {
+        "config.json": CONFIG,
+        "vocab.txt": VOCABULARY,
+        "pytorch_model.bin": b"cos\nsystem\n(S'touch evil'\ntR.",
+    },
+    "weights: a pointer": {
+        "config.json": CONFIG,
+        "vocab.txt": VOCABULARY,
+        "model.safetensors": b"version https://git-lfs.github.com/spec/v1\n",
+    },
+    "no tokenizer": {"config.json": CONFIG, "model.safetensors": NO_TENSORS},
+    "tokenizer: broken": {
+        "config.json": CONFIG,
+        "tokenizer.json": b"{",
+        "model.safetensors": NO_TENSORS,
+    },
+    "tokenizer: list": {
+        "config.json": CONFIG,
+        "tokenizer.json": b"[]",
+        "model.safetensors": NO_TENSORS,
+    },
+}
+
+
+def _model_folder(files: dict[str, bytes]):
+    def spoil(bids: Path, more: Path) -> list[str]:
+        place = more / "model"
+        place.mkdir()
+        for name, content in files.items():
+            (place / name).write_bytes(content)
+        return ["--features", "magnitudes", "--model", str(place)]
+
+    return spoil
+
+
 def models() -> Iterator[Case]:
-    tiny = {
-        "model_type": "bert",
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-        "vocab_size": 30,
-        "max_position_embeddings": 32,
-    }
-    vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nthe\n"
-
-    def folder(files: dict[str, bytes]):
-        def spoil(bids: Path, more: Path) -> list[str]:
-            place = more / "model"
-            place.mkdir()
-            for name, content in files.items():
-                (place / name).write_bytes(content)
-            return ["--features", "magnitudes", "--model", str(place)]
-
-        return spoil
-
-    config_ = json.dumps(tiny).encode()
-    cases = {
-        "empty folder": {},
-        "config only": {"config.json": config_},
-        "config: broken": {"config.json": b"{", "model.safetensors": b"x"},
-        "config: list": {"config.json": b"[]", "model.safetensors": b"x"},
-        "config: no type": {"config.json": b"{}", "model.safetensors": b"x"},
-        "config: unknown type": {
-            "config.json": b'{"model_type": "zzz"}',
-            "model.safetensors": b"x",
-        },
-        "config: type is a number": {
-            "config.json": b'{"model_type": 3}',
-            "model.safetensors": b"x",
-        },
-        "config: own code": {
-            "config.json": json.dumps({**tiny, "auto_map": {"AutoModel": "evil.Evil"}}).encode(),
-            "evil.py": b"raise SystemExit('evil')",
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": b"x",
-        },
-        "config: layers is text": {
-            "config.json": json.dumps({**tiny, "num_hidden_layers": "x"}).encode(),
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": b"x",
-        },
-        "config: heads do not divide": {
-            "config.json": json.dumps({**tiny, "num_attention_heads": 3}).encode(),
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": b"x",
-        },
-        "weights: empty": {
-            "config.json": config_,
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": b"",
-        },
-        "weights: text": {
-            "config.json": config_,
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": b"not weights at all, but long enough",
-        },
-        "weights: huge header": {
-            "config.json": config_,
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": struct.pack("<Q", 2**62) + b"{}",
-        },
-        "weights: header only": {
-            "config.json": config_,
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": struct.pack("<Q", 2) + b"{}",
-        },
-        "weights: a pickle": {
-            "config.json": config_,
-            "vocab.txt": vocabulary.encode(),
-            "pytorch_model.bin": b"cos\nsystem\n(S'touch evil'\ntR.",
-        },
-        "weights: a pointer": {
-            "config.json": config_,
-            "vocab.txt": vocabulary.encode(),
-            "model.safetensors": b"version https://git-lfs.github.com/spec/v1\n",
-        },
-        "no tokenizer": {"config.json": config_, "model.safetensors": struct.pack("<Q", 2) + b"{}"},
-        "tokenizer: broken": {
-            "config.json": config_,
-            "tokenizer.json": b"{",
-            "model.safetensors": struct.pack("<Q", 2) + b"{}",
-        },
-        "tokenizer: list": {
-            "config.json": config_,
-            "tokenizer.json": b"[]",
-            "model.safetensors": struct.pack("<Q", 2) + b"{}",
-        },
-    }
-    for how, files in cases.items():
-        yield Case(f"model: {how}", folder(files), (64, 65, 66), ("model",))
+    for how, files in {**BAD_CONFIGS, **BAD_WEIGHTS}.items():
+        yield Case(f"model: {how}", _model_folder(files), (64, 65, 66), ("model",))
     for name in (
         "random:",
         "random:zzz",
@@ -787,6 +870,7 @@ def cases() -> list[Case]:
         *transcripts(),
         *trees(),
         *flags(),
+        *asked(),
         *files_of_settings(),
         *models(),
         *rois(),

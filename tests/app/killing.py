@@ -1,10 +1,12 @@
 """Kill runs at many moments and compare with an undisturbed one; a process of its own.
 
-    python killing.py BIDS OUT REFERENCE LEVEL N SEED ARGUMENTS...
+    python killing.py OUT REFERENCE N SEED ARGUMENTS...
 
 Everything is imported once; each run is a fork. Half of the kills come at a random time, half
-at a random operation on files (before a write, in the middle of one, before the rename).
-Prints one line a moment that ended in another tree, and the number of moments.
+at a random operation on files (before a write, in the middle of one, before the rename). At
+every fifth moment the reruns are killed as well, twice. A folder ``begin`` beside OUT is what
+every run begins with, as hard links: its files are checked at the end, since nothing may be
+changed in place. Prints one line a moment that ended in another tree, and the numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5netcdf
@@ -37,44 +40,46 @@ def _silent() -> None:
     os.dup2(null, 2)
 
 
-def _die_at(number: int) -> None:
-    """Kill this process at the n-th operation on files."""
-    left = [number]
+def _at_operations(do: Callable[[], bool], die: Callable[[], None]) -> None:
+    """Call ``do`` at each operation on files, and ``die`` in its midst where that is true."""
     whole, sync, rename = write._write, os.fsync, os.replace
 
-    def count() -> bool:
-        left[0] -= 1
-        return left[0] == 0
-
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
     def half(path: Path, data: bytes) -> None:
-        if count():
+        if do():
             path.write_bytes(data[: len(data) // 2])
             die()
         whole(path, data)
 
     def synced(fd: int) -> None:
-        if count():
+        if do():
             die()
         sync(fd)
 
     def renamed(old: Path, new: Path) -> None:
-        if count():
+        if do():
             die()
         rename(old, new)
 
     write._write, os.fsync, os.replace = half, synced, renamed
 
 
-def _fork(arguments: list[str], number: int = 0) -> int:
+def _die_at(number: int) -> None:
+    """Kill this process at the n-th operation on files."""
+    left = [number]
+
+    def count() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    _at_operations(count, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _fork(arguments: list[str], prepare: Callable[[], None]) -> int:
     child = os.fork()
     if child:
         return child
     _silent()
-    if number:
-        _die_at(number)
+    prepare()
     code = 1
     try:
         code = cli.main(arguments)
@@ -82,42 +87,82 @@ def _fork(arguments: list[str], number: int = 0) -> int:
         os._exit(code)
 
 
-def main(bids: Path, out: Path, reference: Path, level: str, n: int, seed: int) -> int:
-    arguments = sys.argv[7:]
-    begin = out.with_name("begin")
-    wanted = tree(reference)
-    moments = random.Random(seed)
+def _nothing() -> None:
+    pass
+
+
+def _run(arguments: list[str]) -> int:
+    return os.waitpid(_fork(arguments, _nothing), 0)[1]
+
+
+def _measured(arguments: list[str]) -> tuple[float, int]:
+    """Return the seconds of an undisturbed run and the number of its operations on files."""
+    reading, writing = os.pipe()
+
+    def note() -> bool:
+        os.write(writing, b".")
+        return False
+
     begun = time.monotonic()
-    if begin.exists():
-        shutil.copytree(begin, out)
-    _, status = os.waitpid(_fork(arguments), 0)
-    whole = time.monotonic() - begun
-    n_operations = 3 * len(wanted)
+    child = _fork(arguments, lambda: _at_operations(note, _nothing))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        n_operations = len(stream.read())
+    _, status = os.waitpid(child, 0)
     assert status == 0, status
-    killed = bad = 0
+    return time.monotonic() - begun, n_operations
+
+
+def _kill(arguments: list[str], seconds: float, operation: int) -> bool:
+    """Kill a run after some time, or at an operation if there is one; tell whether it was alive."""
+    child = _fork(arguments, lambda: _die_at(operation) if operation else None)
+    if not operation:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def _begin(out: Path) -> None:
+    """Begin with an empty folder, or with hard links to what is in ``begin``."""
+    shutil.rmtree(out, ignore_errors=True)
+    begin = out.with_name("begin")
+    if begin.exists():
+        shutil.copytree(begin, out, copy_function=os.link)
+
+
+def main(out: Path, reference: Path, n: int, seed: int, arguments: list[str]) -> int:
+    wanted, begin = tree(reference), tree(out.with_name("begin"))
+    moments = random.Random(seed)
+    _begin(out)
+    whole, n_operations = _measured(arguments)
+    killed = kills = bad = 0
     for number in range(n):
-        shutil.rmtree(out)
-        if begin.exists():
-            shutil.copytree(begin, out)
-        by_time = number % 2 == 0
-        where = moments.uniform(0.02, 0.98) * whole if by_time else moments.randint(1, n_operations)
-        child = _fork(arguments, 0 if by_time else int(where))
-        if by_time:
-            time.sleep(where)
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        killed += os.WIFSIGNALED(status)
-        _, status = os.waitpid(_fork(arguments), 0)
+        _begin(out)
+        before = kills
+        for _ in range(3 if number % 5 == 0 else 1):
+            by_time = moments.random() < 0.5
+            seconds = moments.uniform(0.02, 0.98) * whole
+            operation = 0 if by_time else moments.randint(1, n_operations)
+            kills += _kill(arguments, seconds, operation)
+        killed += kills > before
+        status = _run(arguments)
         if status or tree(out) != wanted or leftovers(out):
             bad += 1
             found = tree(out)
             differing = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
-            sys.stdout.write(json.dumps([by_time, where, status, differing, leftovers(out)]) + "\n")
-    sys.stdout.write(f"{n} moments, {killed} killed, {bad} bad\n")
+            last = [number, seconds, operation, status]
+            sys.stdout.write(json.dumps([*last, differing, leftovers(out)]) + "\n")
+    if tree(out.with_name("begin")) != begin:
+        bad += 1
+        sys.stdout.write("files of the beginning were changed in place\n")
+    sys.stdout.write(
+        f"{n} moments, {killed} killed, {bad} bad; {kills} kills, "
+        f"{n_operations} operations, {whole:.1f} s\n"
+    )
     return bad
 
 
 if __name__ == "__main__":
     given = sys.argv
-    places = [Path(p) for p in given[1:4]]
-    sys.exit(min(100, main(*places, given[4], int(given[5]), int(given[6]))))
+    out, reference = Path(given[1]), Path(given[2])
+    sys.exit(min(100, main(out, reference, int(given[3]), int(given[4]), given[5:])))

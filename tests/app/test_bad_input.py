@@ -83,7 +83,7 @@ def run_case(case, place, tmp_path, capsys) -> int:
         assert len(error) < 3000
         ended = tree(out) if out.exists() else {}
         bad = [n for n in ended if n not in before and n.startswith("sub-18") and "stat-r_" in n]
-        assert bad == [] or code == 32
+        assert bad == [] or code == 32 or case.late
     return code
 
 

@@ -236,6 +236,49 @@ def test_reports_only_remakes_pages_from_the_outputs(done):
     assert tree(out) == before
 
 
+@pytest.mark.parametrize("level", ["participant", "group"])
+def test_reports_of_unfinished_results_are_remade(done, level):
+    """Reports alone of a folder that lacks results must not pass for those of a whole one."""
+    bids, out = done
+    assert _make(bids, out, level="group") == 0
+    before = tree(out)
+    pattern = "sub-22/func/*stat-r_*" if level == "participant" else "group/*stat-mean_*"
+    lost = list(out.glob(pattern))
+    assert lost
+    for path in lost:
+        path.unlink()
+    assert _make(bids, out, "--reports-only", level=level) == 0
+    assert tree(out) != before
+    assert _make(bids, out, level=level) == 0
+    assert tree(out) == before
+
+
+def test_a_damaged_group_sidecar_does_not_stop_participants(done):
+    """The methods text reads sidecars of all levels; the group level mends its own."""
+    bids, out = done
+    assert _make(bids, out, level="group") == 0
+    before = tree(out)
+    for path in out.glob("group/*stat-mean_boldmap.json"):
+        _truncated(path)
+    assert _make(bids, out) == 0
+    assert _make(bids, out, "--reports-only") == 0
+    assert _make(bids, out, level="group") == 0
+    assert tree(out) == before
+
+
+def test_damage_outside_of_a_call_is_told_with_what_mends_it(done, capsys):
+    """A page shows results that a call of one participant's pages does not make."""
+    bids, out = done
+    for path in out.glob("sub-22/func/*Magnitudes_stat-r_boldmap.tsv"):
+        path.write_bytes(path.read_bytes().rpartition(b"\t")[0])
+    capsys.readouterr()
+    assert _make(bids, out, "--reports-only") == 65
+    error = capsys.readouterr().err
+    assert "stat-r_boldmap.tsv" in error
+    assert "result of an earlier call is damaged. Run that call again" in error
+    assert _make(bids, out) == 0
+
+
 def test_group_reads_the_output_alone(small, made, tmp_path):
     one = shutil.copytree(made, tmp_path / "one")
     two = shutil.copytree(made, tmp_path / "two")

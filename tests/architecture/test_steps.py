@@ -15,7 +15,7 @@ from bids_brainlm import config, runner
 HELPERS = ("__init__", "base", "reports", "encoding_sidecar", "encoding_columns",
            "encoding_runs", "encoding_tables", "run_maps", "story_blocks", "stories",
            "stimulus_files", "predictions", "regions", "group_files",
-           "group_tables", "significance", "run_checks")
+           "group_tables", "significance", "run_checks", "report_sidecars")
 STEPS = sorted(p.stem for p in (PACKAGE / "steps").glob("*.py") if p.stem not in HELPERS)
 NOT_YET = {
     "skip_bids_validation": "the input's names are checked leniently, there is nothing to skip yet",
