@@ -230,10 +230,18 @@ def canonical(value: object) -> str:
 def finish(job: Job, meta: Mapping[str, object]) -> None:
     """Write the job's record: description, key, ingredients and the sha256 of every output.
 
-    Called last, so that a killed job leaves no record and is made again.
+    Called last, so that a killed job leaves no record and is made again. ``Checksum`` is that
+    of all its other entries, whatever their order: a record that changed is no record.
     """
     sums = {name: write.sha256_file(path) for name, path in sorted(_root_and_names(job)[1].items())}
-    write.write_json(job.record, {**meta, **stamp(job), "Outputs": sums})
+    content = write.plain({**meta, **stamp(job), "Outputs": sums})
+    write.write_json(job.record, {**content, "Checksum": _checksum(content)})
+
+
+def _checksum(content: Mapping[str, object]) -> str:
+    """Return the sha256 of a record's entries as JSON gives them back."""
+    entries = {name: value for name, value in content.items() if name != "Checksum"}
+    return hashlib.sha256(canonical(entries).encode()).hexdigest()
 
 
 def stamp(job: Job) -> dict[str, object]:
@@ -272,8 +280,12 @@ def state(job: Job) -> str:
         return "missing"
     if not isinstance(stored, dict) or "Key" not in stored:
         return "missing"
+    if "Checksum" in stored and stored["Checksum"] != _checksum(stored):
+        return "missing"
     if stored["Key"] != job.key:
         return "other"
+    if "Checksum" not in stored:
+        return "missing"
     sums = stored.get("Outputs", {})
     try:
         for name, path in _root_and_names(job)[1].items():

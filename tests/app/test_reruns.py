@@ -54,6 +54,10 @@ def _flipped(path):
 
 DAMAGE = {
     "truncated TSV": ("sub-22/func/*stat-r_boldmap.tsv", _truncated),
+    "changed text in a record": (
+        "sub-22/func/*desc-nuisance_stat-r_boldmap.json",
+        lambda path: path.write_text(path.read_text().replace("Pearson", "Qearson", 1)),
+    ),
     "flipped byte in a NIfTI": ("sub-22/func/*stat-rjoint_boldmap.nii.gz", _flipped),
     "deleted record": ("sub-22/func/*desc-nuisance_stat-r_boldmap.json", lambda p: p.unlink()),
     "deleted sidecar": ("sub-22/func/*stat-q_boldmap.json", lambda p: p.unlink()),
