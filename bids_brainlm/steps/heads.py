@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
 from bids_brainlm.numerics import blas, crossval, design, head_nulls, heads, multiple
-from bids_brainlm.steps import encoding_columns, encoding_runs, significance
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, stamp
+from bids_brainlm.steps import encoding_columns, encoding_runs, run_maps, significance
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "heads"
@@ -233,15 +231,8 @@ def _write(
         "rthresholded": np.where(q <= settings.fdr, found.r, np.nan),
     }
     meta = _meta(job, found, q, labels, plan, bands)
-    parcels = made_by(job, "parcels")
-    maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
-    for stat, values in tables.items():
-        paths = job.map_paths(stat)
-        write_map(maps, paths, labels, person.spread(values))
-        if stat != "r":
-            described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
-            write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
-    finish(job, {"Description": DESCRIPTIONS["r"], "Statistic": "r", **meta})
+    values = {stat: (labels, person.spread(table)) for stat, table in tables.items()}
+    run_maps.write_run_maps(job, values, meta, DESCRIPTIONS.__getitem__, "r")
 
 
 def _meta(

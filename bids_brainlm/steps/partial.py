@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from bids_brainlm.bidsio import write
-from bids_brainlm.bidsio.maps import MapSet, write_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError, DataError
 from bids_brainlm.numerics import multiple, partial, resampling
-from bids_brainlm.steps import encoding_runs, predictions, significance
-from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each, finish, made_by, stamp
+from bids_brainlm.steps import encoding_runs, predictions, run_maps, significance
+from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each
 
 NAME = "partial"
 VERSION = 1
@@ -149,8 +148,6 @@ def _write(
     settings: Params,
 ) -> None:
     """Write the maps of one run."""
-    parcels = made_by(job, "parcels")
-    maps = MapSet.read(parcels.outputs["label_nii"], parcels.outputs["label_tsv"])
     source = next(one for one in job.upstream if one.unit.feature == job.unit.feature)
     stored = write.read_json(source.record)
     meta = {
@@ -173,10 +170,5 @@ def _write(
         "Warnings": list(stored.get("Warnings") or ()),
         "Sources": list(job.facts["sources"]),
     }
-    for stat, values in tables.items():
-        paths = job.map_paths(stat)
-        write_map(maps, paths, columns, person.spread(values))
-        if stat != "r":
-            described = {"Description": DESCRIPTIONS[stat], "Statistic": stat, **meta}
-            write.write_json(job.outputs[f"{stat}.json"], {**described, **stamp(job)})
-    finish(job, {"Description": DESCRIPTIONS["r"], "Statistic": "r", **meta})
+    values = {stat: (columns, person.spread(table)) for stat, table in tables.items()}
+    run_maps.write_run_maps(job, values, meta, DESCRIPTIONS.__getitem__, "r")
