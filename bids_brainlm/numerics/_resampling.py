@@ -198,8 +198,10 @@ def studentise(total: np.ndarray, squares: np.ndarray, n: np.ndarray) -> np.ndar
 def draw_counts(n_participants: int, n_bootstraps: int, rng: np.random.Generator) -> np.ndarray:
     """How often each resample draws each participant, (n_bootstraps, n_participants)."""
     check_settings(n_bootstraps)
-    share = np.full(n_participants, 1.0 / n_participants)
-    return rng.multinomial(n_participants, share, size=n_bootstraps).astype(np.float64)
+    drawn = rng.integers(0, n_participants, (n_bootstraps, n_participants), dtype=np.uint32)
+    places = drawn + np.arange(n_bootstraps)[:, None] * n_participants  # one row a resample
+    counts = np.bincount(places.ravel(), minlength=drawn.size)
+    return counts.reshape(drawn.shape).astype(np.float64)
 
 
 def resampled_means(counts: np.ndarray, values: np.ndarray) -> np.ndarray:

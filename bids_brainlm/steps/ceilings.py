@@ -17,7 +17,7 @@ from bids_brainlm.steps import group_files
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "ceilings"
-VERSION = 1
+VERSION = 2
 JACKKNIFE_GROUPS = 20
 
 

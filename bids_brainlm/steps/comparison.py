@@ -21,7 +21,7 @@ from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish
 
 NAME = "comparison"
-VERSION = 1
+VERSION = 2
 COLUMNS = {
     "region": "parcel, or region of interest",
     "first": "desc label of one feature space",

@@ -18,7 +18,7 @@ from bids_brainlm.steps import encoding_tables, group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, made_by, stamp
 
 NAME = "group"
-VERSION = 4
+VERSION = 5
 CORRELATIONS = ("r", "rjoint")
 CORRECTIONS = {"bh": "Benjamini-Hochberg", "by": "Benjamini-Yekutieli"}
 # one model for each feature, within or across stories

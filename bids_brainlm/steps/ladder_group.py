@@ -17,7 +17,7 @@ from bids_brainlm.steps import group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "ladder_group"
-VERSION = 1
+VERSION = 2
 READ = ("gain", "unique", "product", "r2", "shared")
 """Statistics of participants that are read."""
 TESTED = ("gain", "unique")

@@ -22,7 +22,7 @@ from bids_brainlm.steps import encoding_columns, group_files, regions
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "pooled"
-VERSION = 1
+VERSION = 2
 STORY = "pooled"
 """Takes the place of a story in names of files over all stories."""
 DESCRIPTIONS = {

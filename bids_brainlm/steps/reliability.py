@@ -19,7 +19,7 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, fin
 from bids_brainlm.steps.encoding_sidecar import gap_in_trs
 
 NAME = "reliability"
-VERSION = 1
+VERSION = 2
 MOST_DRAWS = 1000  # of resamples and permutations; each is a pass over all series
 REPEATS = "repeat"
 DESCRIPTIONS = {
