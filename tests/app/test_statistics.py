@@ -11,6 +11,7 @@ from scipy import stats
 
 from bids_brainlm import cli
 from bids_brainlm.bidsio import write
+from bids_brainlm.simulate import cli as simulate
 
 pytestmark = pytest.mark.thorough
 
@@ -176,3 +177,30 @@ def test_voxels_can_have_clusters(bids, tmp_path):
     maps = {p.name.split("_stat-")[1] for p in (tmp_path / "out").glob("sub-18/func/*Magnitudes*")}
     assert "p_boldmap.tsv" in maps
     assert "pfwe_boldmap.tsv" not in maps  # voxels are tested in pieces
+
+
+def test_a_short_story_has_a_group_without_what_needs_more(tmp_path, capsys):
+    """75 s: no audio values, too few rows for the group's folds and for lags."""
+    bids, out = tmp_path / "bids", tmp_path / "out"
+    assert simulate.main([str(bids), "--participants", "4", "--stories", "one", "--run-seconds",
+                          "75", "--model", "random:tiny-bert", "--seed", "3"]) == 0  # fmt: skip
+    atlas = next(bids.rglob("*_dseg.nii.gz"))
+    flags = ["--atlas", str(atlas), "--model", "random:tiny-bert", "--features", "embeddings",
+             "--layers", "1", "--n-iter", "1", "--alphas", "100", "--n-permutations", "100",
+             "--context-trs", "0", "--cv", "3", "--inner-cv", "2", "--gap", "4", "--trim", "4", "4",
+             "--bands", "silence", "counts", "--offline"]  # fmt: skip
+    assert cli.main([str(bids), str(out), "participant", *flags]) == 0
+    gain = write.read_json(next(out.glob("sub-01/func/*Ladder_stat-gain_boldmap.json")))
+    missing = {one["Name"]: one["Why"] for one in gain["Missing"]}
+    assert "0 of" in missing["acoustics"]
+    assert "acoustics" not in [one["Name"] for one in gain["Rungs"]]
+    assert cli.main([str(bids), str(out), "group", "--n-permutations", "100", "--n-bootstraps",
+                     "100"]) == 0  # fmt: skip
+    assert "no cross-subject ceiling" in capsys.readouterr().err
+    ceiling = next(out.glob("group/*stat-crosssubject_boldmap.tsv"))
+    assert set(write.read_tsv(ceiling)["value"]) == {"n/a"}
+    halves = write.read_tsv(next(out.glob("group/*stat-splithalf_boldmap.tsv")))["value"]
+    assert any(value != "n/a" for value in halves)
+    (lags,) = [write.read_json(p) for p in out.glob("group/*alignment.json")]
+    assert lags["Lag"] is None
+    assert "too short" in lags["Verdict"]

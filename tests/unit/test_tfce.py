@@ -167,3 +167,12 @@ def test_wrong_input_is_refused(rng):
         tfce.enhance(np.full(8, 1e6), mask)
     with pytest.raises(NumericalError, match="expected 8"):
         tfce.tfce_sign_flip_test(np.zeros((4, 9)), mask, n_permutations=5, rng=rng)
+
+
+def test_too_few_participants_are_refused_with_what_to_do():
+    mask = np.ones((3, 3, 3), bool)
+    with pytest.raises(NumericalError, match="at least 4") as refused:
+        tfce.tfce_sign_flip_test(
+            np.ones((2, 27)), mask, n_permutations=10, rng=np.random.default_rng(1)
+        )
+    assert "--tfce" in str(refused.value.hint)
