@@ -529,7 +529,9 @@ class Execution:
     mem_gb: float = setting(
         0.0, "memory that may be used (default: what is free)", _number, unit="GB"
     )
-    device: str = setting("cpu", "device for language models, e.g. cuda")
+    device: str = setting(
+        "cpu", "device for language models and the search of band weights, e.g. cuda"
+    )
     executor: str = setting(
         "local",
         "where the work runs: this process, worker processes of Dask, jobs of Slurm",

@@ -15,77 +15,11 @@ import numpy as np
 
 from bids_brainlm.numerics._ridge_factors import Hat
 from bids_brainlm.numerics.folds import Fold
+from bids_brainlm.numerics.ridge_screens import Parts, Screen, Screening, Singles
 
 PANEL = 8
 _EXACT_AT_ONCE = 500
-_FEW_TARGETS = 160
-_SEVERAL_ALPHAS = 3  # from here on a first bound pays, and all hats have a basis
 _EPSILON = np.finfo(np.float64).eps
-_DEVIATIONS = 4.0  # of a sum of rounding errors (Higham and Mary 2019, doi:10.1137/18M1226312)
-_ROUNDING = 16.0 * _EPSILON  # of a score that is put together in float64
-_UNIT = float(np.finfo(np.float32).eps) / 2.0
-
-
-class Screen:
-    """A `Hat` in float32, each alpha scaled so that no number exceeds 1.
-
-    Parameters
-    ----------
-    hat : Hat
-    explicit : bool
-        Multiply the basis into the matrices: pays when there are more targets than rows of
-        all matrices. Otherwise targets are rotated.
-    """
-
-    def __init__(self, hat: Hat, *, explicit: bool) -> None:
-        n_validation, n_train = hat.across.shape
-        size = max(hat.across.max(), -hat.across.min()) or 1.0
-        self.across = (hat.across * (1.0 / size)).astype(np.float32)
-        weights = np.ones((1, 1)) if hat.weights is None else hat.weights
-        scale = size * weights.max(axis=1)
-        if hat.left is not None and hat.right is not None:
-            scale += np.abs(hat.left).max(axis=(1, 2)) * np.abs(hat.right).max(axis=(1, 2))
-        self.scale = np.where(scale > 0, scale, 1.0)[:, None]
-        self.weights = (weights * (size / self.scale)).astype(np.float32)
-        if hat.weights is None:
-            self.stack = self.across[None]
-        else:
-            self.stack = self.across * self.weights[:, None, :]
-        self.left = self.right = None
-        if hat.left is not None and hat.right is not None:
-            largest = np.abs(hat.left).max(axis=(1, 2), keepdims=True)
-            largest[largest == 0] = 1.0
-            self.left = (hat.left / largest).astype(np.float32)
-            self.right = (hat.right * (largest / self.scale[:, :, None])).astype(np.float32)
-            self.stack += self.left @ self.right
-        flat = self.stack.reshape(len(self.stack), -1)
-        norms = np.sqrt(np.einsum("aj,aj->a", flat, flat))[:, None].astype(np.float64)
-        self.basis = hat.single
-        if explicit and self.basis is not None:
-            product = self.stack.reshape(-1, n_train) @ self.basis.T
-            self.stack, self.basis = product.reshape(self.stack.shape), None
-        n_terms = n_train + n_validation
-        self.error = _DEVIATIONS * np.sqrt(n_terms) * _UNIT * norms * self.scale
-
-    def products(self, rotated: np.ndarray, observed: np.ndarray) -> np.ndarray:
-        """Sum prediction x target for every alpha without the predictions.
-
-        Parameters
-        ----------
-        rotated : array, shape (n_targets, n_train)
-        observed : array, shape (n_targets, n_validation)
-
-        Returns
-        -------
-        array, shape (n_alphas, n_targets)
-        """
-        product = self.weights @ ((observed @ self.across) * rotated).T
-        if self.left is not None and self.right is not None:
-            n_alphas, n_validation, rank = self.left.shape
-            left = observed @ self.left.transpose(1, 0, 2).reshape(n_validation, -1)
-            left *= rotated @ self.right.reshape(n_alphas * rank, -1).T
-            product += left.reshape(-1, n_alphas, rank).sum(axis=2).T
-        return product
 
 
 class Block:
@@ -109,16 +43,7 @@ class Block:
         self.targets, self.slots = targets, numbers % PANEL
         self.folds, self.centred = folds, centred
         n_targets = targets.shape[1]
-        size = np.sqrt(np.einsum("rt,rt->t", targets, targets))
-        self.size = np.where(size > 0, size, 1.0)
-        self.rows = np.ascontiguousarray(targets / self.size, dtype=np.float32)
-        self.validation, self.parts = [], []
-        for fold in folds:
-            rows = targets[fold.test] / self.size
-            deviation = rows - rows.mean(axis=0)
-            kept = deviation if centred else rows
-            self.parts.append(_Parts(deviation, kept))
-            self.validation.append(kept.astype(np.float32))
+        self.singles = _singles(targets, folds, centred=centred)
         self.best = np.full(n_targets, -np.inf)
         self.gamma_index = np.zeros(n_targets, dtype=np.intp)
         self.alpha_index = np.zeros(n_targets, dtype=np.intp)
@@ -129,6 +54,7 @@ class Block:
         hats: Sequence[Sequence[Hat]],
         screens: Sequence[Sequence[Screen]],
         slope: np.ndarray,
+        screening: Screening,
     ) -> None:
         """Score some gammas at every alpha and keep what is better.
 
@@ -140,10 +66,10 @@ class Block:
             By gamma and inner fold.
         slope : array, shape (n_alphas,)
             What is added to the score of each alpha.
+        screening : Screening
+            What rules out pairs.
         """
-        low, high = self._bounds(screens, slope[:, None])
-        least = np.fmax(self.best, low.max(axis=(0, 1)))
-        gamma, alpha, column = np.nonzero(high >= least)
+        gamma, alpha, column = screening.candidates(self.singles, screens, slope, self.best)
         value = slope[alpha] + self._exact(hats, gamma, alpha, column)
         borders = np.searchsorted(gamma, np.arange(len(hats) + 1))
         for g, (start, end) in enumerate(itertools.pairwise(borders)):
@@ -162,104 +88,6 @@ class Block:
         self.best[columns] = value[better]
         self.gamma_index[columns] = index
         self.alpha_index[columns] = alpha_index[better]
-
-    def _bounds(
-        self, screens: Sequence[Sequence[Screen]], slope: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Bound the mean score of each (gamma, alpha, target) from below and above."""
-        shape = (len(screens), len(slope), len(self.best))
-        pays = shape[1] >= _SEVERAL_ALPHAS and shape[2] > _FEW_TARGETS
-        if pays and not self.centred and screens[0][0].basis is not None:
-            return self._pruned(screens, slope)
-        mean, slack = np.zeros(shape), np.zeros(shape)
-        for number, fold in enumerate(self.folds):
-            train = self.rows[fold.train]
-            rotated, basis = train, None
-            for g, of_gamma in enumerate(screens):
-                screen = of_gamma[number]
-                if screen.basis is not basis:
-                    basis = screen.basis
-                    rotated = train if basis is None else basis.T @ train
-                moments = _moments(screen.stack, rotated, self.validation[number])
-                value, error = self._bounded(number, screen, moments)
-                mean[g] += value
-                slack[g] += error
-        mean = mean / len(self.folds) + slope
-        slack /= len(self.folds)
-        return mean - slack, mean + slack
-
-    def _pruned(
-        self, screens: Sequence[Sequence[Screen]], slope: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Bound the mean score; predict only where a first bound reaches the best so far."""
-        low = np.full((len(screens), len(slope), len(self.best)), -np.inf)
-        high = low.copy()
-        observed = [np.ascontiguousarray(rows.T) for rows in self.validation]
-        train = [self.rows[fold.train].T for fold in self.folds]
-        rotated, bases = list(train), [None] * len(train)
-        least = self.best.copy()
-        for g, of_gamma in enumerate(screens):
-            upper = np.zeros(low.shape[1:])
-            for number, screen in enumerate(of_gamma):
-                if screen.basis is not bases[number]:
-                    bases[number] = screen.basis
-                    rotated[number] = train[number] @ screen.basis
-                product = screen.products(rotated[number], observed[number])
-                upper += self._most(number, screen, product)
-            upper = upper / len(self.folds) + slope
-            for a, reached in enumerate(upper >= least):
-                some = np.flatnonzero(reached)
-                if not some.size:
-                    continue
-                mean, slack = np.zeros(len(some)), np.zeros(len(some))
-                for number, screen in enumerate(of_gamma):
-                    prediction = rotated[number][some] @ screen.stack[a].T
-                    moments = (
-                        np.einsum("tv,tv->t", prediction, observed[number][some])[None],
-                        np.einsum("tv,tv->t", prediction, prediction)[None],
-                    )
-                    value, error = self._bounded(number, screen, moments, a, some)
-                    mean += value[0]
-                    slack += error[0]
-                mean = mean / len(self.folds) + slope[a]
-                slack /= len(self.folds)
-                low[g, a, some], high[g, a, some] = mean - slack, mean + slack
-            least = np.fmax(least, low[g].max(axis=0))
-        return low, high
-
-    def _most(self, number: int, screen: Screen, product: np.ndarray) -> np.ndarray:
-        """Bound R2 of one fold from above: (p'p)(y'y) is at least (p'y)^2."""
-        parts = self.parts[number]
-        product = product * screen.scale
-        error = screen.error * parts.root
-        share = product * parts.own_inverse
-        gain = (2.0 - share) * product + error * (2.0 + 2.0 * np.abs(share))
-        gain += error**2 * parts.own_inverse
-        return parts.base + parts.rounding + gain * parts.inverse
-
-    def _bounded(
-        self,
-        number: int,
-        screen: Screen,
-        moments: tuple[np.ndarray, np.ndarray],
-        alphas: int | slice = slice(None),
-        columns: np.ndarray | slice = slice(None),
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Score of one fold and a bound of its error, from float32 sums."""
-        scale, error = screen.scale[alphas], screen.error[alphas]
-        parts = self.parts[number]
-        inverse, root = parts.inverse[columns], parts.root[columns]
-        squares = moments[1] * scale**2
-        size = np.sqrt(squares)
-        if not self.centred:
-            value = (moments[0] * (2.0 * scale) - squares) * inverse + parts.base[columns]
-            slack = (size + (root + 0.5 * error)) * (2.0 * error)
-            return value, slack * inverse + parts.rounding[columns]
-        nothing = (inverse == 0) | (error == 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = moments[0] * scale * np.sqrt(inverse) / size
-            error = np.where(size > 2.0 * error, 4.0 * error / size + _ROUNDING, np.inf)
-        return np.where(nothing, 0.0, value), np.where(nothing, 0.0, error)
 
     def _exact(
         self,
@@ -299,18 +127,19 @@ class Block:
         return value / len(self.folds)
 
 
-class _Parts:
-    """What scores of one fold share: R2 = base + (2 p'y - p'p) * inverse."""
-
-    def __init__(self, deviation: np.ndarray, kept: np.ndarray) -> None:
-        total = np.einsum("vt,vt->t", deviation, deviation)
-        own = np.einsum("vt,vt->t", kept, kept)
-        with np.errstate(divide="ignore"):
-            self.inverse = np.where(total == 0, 0.0, 1.0 / total)
-            self.own_inverse = np.where(own == 0, 0.0, 1.0 / own)
-        self.root = np.sqrt(own)
-        self.base = np.where(total == 0, 0.0, 1.0 - own * self.inverse)
-        self.rounding = np.where(total == 0, 0.0, _ROUNDING * (1.0 + own * self.inverse))
+def _singles(targets: np.ndarray, folds: Sequence[Fold], *, centred: bool) -> Singles:
+    """Divide targets by their norms and cut out the validation rows."""
+    size = np.sqrt(np.einsum("rt,rt->t", targets, targets))
+    size = np.where(size > 0, size, 1.0)
+    validation, parts = [], []
+    for fold in folds:
+        rows = targets[fold.test] / size
+        deviation = rows - rows.mean(axis=0)
+        kept = deviation if centred else rows
+        parts.append(Parts(deviation, kept))
+        validation.append(kept.astype(np.float32))
+    single = np.ascontiguousarray(targets / size, dtype=np.float32)
+    return Singles(single, validation, parts, folds, centred)
 
 
 def _places(group: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -328,24 +157,6 @@ def _places(group: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _panels(rows: np.ndarray) -> np.ndarray:
     """Cut columns into panels, (n_panels, n_rows, PANEL)."""
     return np.ascontiguousarray(rows.reshape(len(rows), -1, PANEL).transpose(1, 0, 2))
-
-
-def _moments(
-    stack: np.ndarray, rotated: np.ndarray, validation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of prediction x target and of squared predictions, each (n_alphas, n_targets)."""
-    n_alphas, n_validation, n_train = stack.shape
-    if rotated.shape[1] <= _FEW_TARGETS:
-        prediction = (stack.reshape(-1, n_train) @ rotated).reshape(n_alphas, n_validation, -1)
-        product = np.einsum("vt,avt->at", validation, prediction)
-        return product, np.einsum("avt,avt->at", prediction, prediction)
-    product = np.empty((n_alphas, rotated.shape[1]), dtype=np.float32)
-    squares = np.empty_like(product)
-    for index, hat in enumerate(stack):
-        prediction = hat @ rotated
-        product[index] = np.einsum("vt,vt->t", validation, prediction)
-        squares[index] = np.einsum("vt,vt->t", prediction, prediction)
-    return product, squares
 
 
 def _score(prediction: np.ndarray, observed: np.ndarray, centred: bool) -> np.ndarray:

@@ -25,6 +25,8 @@ class Plan:
     alphas : array, shape (n_alphas,)
     delays : tuple of int
         TRs.
+    screening : ridge.Screening, optional
+        See `ridge.search`; changes no result.
     """
 
     outer: Sequence[folds.Fold]
@@ -36,6 +38,7 @@ class Plan:
     test_scaling: str = "train"
     centre: bool = True
     common_scale: bool = True
+    screening: ridge.Screening | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -252,6 +255,7 @@ def _fit_fold(
         plan.alphas,
         inner,
         score=plan.score,
+        screening=plan.screening,
     )
     observed = [y[fold.test] - m for y, m in zip(targets, means, strict=True)]
     return FittedFold(found, observed, [size for _, _, size in designs])

@@ -20,7 +20,7 @@ from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics._ridge_checks import check_kernels
 from bids_brainlm.numerics._ridge_factors import cholesky, combine, spectral_weights
 from bids_brainlm.numerics.folds import Fold
-from bids_brainlm.numerics.ridge_search import Choice, search
+from bids_brainlm.numerics.ridge_search import Choice, Screening, search
 
 __all__ = [
     "Choice",
@@ -256,6 +256,7 @@ def encode(
     inner_folds: Sequence[Fold],
     *,
     score: str = "r2",
+    screening: Screening | None = None,
 ) -> list[FoldResult]:
     """Search, refit and predict one outer fold for all participants.
 
@@ -273,6 +274,8 @@ def encode(
         *Positions* within the training rows; see `folds.positions`.
     score : {"r2", "r"}
         Inner validation score.
+    screening : Screening, optional
+        See `search`; changes no result.
 
     Returns
     -------
@@ -302,7 +305,9 @@ def encode(
     gammas, alphas = np.asarray(gammas, dtype=np.float64), np.asarray(alphas, dtype=np.float64)
     targets = [np.asarray(target, dtype=np.float64) for target in targets_train]
     check_kernels(kernels, targets, gammas, alphas)
-    choices = search(kernels, targets, gammas, alphas, inner_folds, score=score)
+    choices = search(
+        kernels, targets, gammas, alphas, inner_folds, score=score, screening=screening
+    )
     duals, degrees = _refit(kernels, targets, choices, gammas, alphas)
     test_kernels = linear_kernels(bands_test, bands_train)
     return [

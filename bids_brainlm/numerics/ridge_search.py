@@ -14,13 +14,14 @@ import numpy as np
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import _ridge_factors as factors
-from bids_brainlm.numerics._ridge_blocks import Block, Screen
+from bids_brainlm.numerics._ridge_blocks import Block
 from bids_brainlm.numerics._ridge_checks import check_folds, check_kernels
+from bids_brainlm.numerics._ridge_host import Host
 from bids_brainlm.numerics.folds import Fold
+from bids_brainlm.numerics.ridge_screens import Screen, Screening
 
-__all__ = ["Choice", "search"]
+__all__ = ["Choice", "Screening", "search"]
 
-TARGETS_PER_BLOCK = 1000
 _TIE_SLOPE = 1e-10
 _BYTES_AT_ONCE = 2**26  # of the matrices that are kept while blocks of targets pass
 _MOST_GAMMAS = 50
@@ -54,6 +55,7 @@ def search(
     *,
     score: str = "r2",
     check: bool = True,
+    screening: Screening | None = None,
 ) -> list[Choice]:
     """Choose band weights and penalty of each target by inner cross-validation.
 
@@ -74,6 +76,8 @@ def search(
     check : bool
         Look for wrong shapes and NaN first. Without, a target with NaN gets score NaN and
         harms no other target.
+    screening : Screening, optional
+        What rules out pairs; default numpy. Changes no result.
 
     Returns
     -------
@@ -118,14 +122,15 @@ def search(
     splits = [
         factors.Split(kernels, fold, alphas, centred=centred, low_rank=low) for fold in inner_folds
     ]
-    blocks = _blocks(targets, inner_folds, centred)
+    screening = Host() if screening is None else screening
+    blocks = _blocks(targets, inner_folds, centred, screening.targets_per_block(len(alphas)))
     n_targets = sum(target.shape[1] for target in targets)
     explicit = centred and n_targets > len(alphas) * max(len(fold.test) for fold in inner_folds)
     for some in _portions(kept, inner_folds, len(alphas)):
         hats = [[split.hat(gammas[index]) for split in splits] for index in some]
         screens = [[Screen(hat, explicit=explicit) for hat in each] for each in hats]
         for block in blocks:
-            block.update(some, hats, screens, _TIE_SLOPE * np.log(alphas))
+            block.update(some, hats, screens, _TIE_SLOPE * np.log(alphas), screening)
     return _choices(blocks, [target.shape[1] for target in targets])
 
 
@@ -149,14 +154,14 @@ def _portions(kept: list[int], inner_folds: Sequence[Fold], n_alphas: int) -> li
 
 
 def _blocks(
-    targets: Sequence[np.ndarray], inner_folds: Sequence[Fold], centred: bool
+    targets: Sequence[np.ndarray], inner_folds: Sequence[Fold], centred: bool, n_at_once: int
 ) -> list[Block]:
     """Put the targets of all participants in a row and cut it into blocks."""
     every = targets[0] if len(targets) == 1 else np.concatenate(targets, axis=1)
     numbers = np.concatenate([np.arange(target.shape[1]) for target in targets])
     blocks = []
-    for start in range(0, len(numbers), TARGETS_PER_BLOCK):
-        some = slice(start, start + TARGETS_PER_BLOCK)
+    for start in range(0, len(numbers), n_at_once):
+        some = slice(start, start + n_at_once)
         blocks.append(Block(every[:, some], numbers[some], inner_folds, centred=centred))
     return blocks
 

@@ -8,9 +8,10 @@ one. Once per tested run and feature space; one column of a map is one layer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bids_brainlm import devices
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.maps import read_map
 from bids_brainlm.bidsio.names import Names
@@ -122,6 +123,7 @@ def _batch(
     nuisance, columns = story_blocks.bands_of(job, job.facts["bands"], scaling, lengths, where)
     bands = nuisance if columns[0][1] is None else [*nuisance, columns[0][1]]
     plan = _plan(job, settings, where, len(bands))
+    plan = replace(plan, screening=devices.screening(resources.device))
     null = significance.Null(
         settings.null, settings.block_length, settings.n_permutations, (settings.seed, 1)
     )

@@ -7,9 +7,10 @@ factorisations. One column of a map is one layer (or the single column of a spac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bids_brainlm import devices
 from bids_brainlm.bidsio.maps import read_map
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
@@ -120,6 +121,7 @@ def _encode_batch(
     columns = encoding_columns.main_columns(job, scaled, n_trs)
     bands = nuisance if columns[0][1] is None else [*nuisance, columns[0][1]]
     plan = _plan(job, settings, n_trs, len(bands))
+    plan = replace(plan, screening=devices.screening(resources.device))
     null = significance.Null(
         settings.null, settings.block_length, settings.n_permutations, (settings.seed, 1)
     )

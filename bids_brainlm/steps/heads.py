@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bids_brainlm import devices
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
 from bids_brainlm.errors import BrainLMError
@@ -121,6 +122,7 @@ def _batch(
     band, labels, head_dim = encoding_columns.heads_band(job, scaling, n_trs)
     bands = [*nuisance, band]
     plan = _plan(job, settings, n_trs, len(bands))
+    plan = replace(plan, screening=devices.screening(resources.device))
     length = min(settings.block_length or significance.FIXED_BLOCK, len(plan.rows) // 6)
     resources.progress(f"{job.unit}: {len(labels)} heads, {len(batch)} runs")
     targets = [person.targets for person in batch]

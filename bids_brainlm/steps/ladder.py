@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bids_brainlm import devices
 from bids_brainlm.bidsio import write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
@@ -138,6 +139,7 @@ def _batch(
     job, n_trs = batch[0].job, len(batch[0].series)
     found = _read(job, settings, n_trs)
     plan = _plan(job, settings, n_trs, len(found.bands))
+    plan = replace(plan, screening=devices.screening(resources.device))
     models = nested.models_of(len(found.rungs))
     targets = [person.targets for person in batch]
     pieces = encoding_runs.pieces(

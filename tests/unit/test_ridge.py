@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bids_brainlm.errors import NumericalError
-from bids_brainlm.numerics import folds, ridge, ridge_search
+from bids_brainlm.numerics import _ridge_host, folds, ridge
 
 ALPHAS = np.logspace(0, 4, 5)
 
@@ -73,7 +73,7 @@ def test_same_bits_whoever_shares_the_run(case, rng, score, alphas):
 def test_blocks_of_targets_do_not_change_the_result(case, rng, monkeypatch):
     targets = rng.standard_normal((45, 70))
     whole = _encode(case, [targets])[0]
-    monkeypatch.setattr(ridge_search, "TARGETS_PER_BLOCK", 16)
+    monkeypatch.setattr(_ridge_host.Host, "targets_per_block", lambda *_: 16)
     pieces = _encode(case, [targets])[0]
     np.testing.assert_array_equal(whole.gamma_index, pieces.gamma_index)
     np.testing.assert_allclose(whole.prediction_by_band, pieces.prediction_by_band, atol=1e-10)

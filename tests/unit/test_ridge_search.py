@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_brainlm.numerics import _ridge_factors as factors
-from bids_brainlm.numerics import folds, ridge, ridge_search
-from bids_brainlm.numerics._ridge_blocks import Block, Screen
+from bids_brainlm.numerics import _ridge_host, folds, ridge, ridge_search
+from bids_brainlm.numerics._ridge_blocks import Block
+from bids_brainlm.numerics._ridge_host import Host
+from bids_brainlm.numerics.ridge_screens import Screen
 
 N_ROWS = 72
 NINE = np.logspace(-2, 6, 9)
@@ -146,7 +148,7 @@ def test_float32_bounds_hold(score, n_targets, sizes, explicit):
     splits = [factors.Split(kernels, f, NINE, centred=score == "r", low_rank=low) for f in inner]
     block = Block(targets, np.arange(n_targets), inner, centred=score == "r")
     screens = [[Screen(s.hat(gamma), explicit=explicit) for s in splits] for gamma in gammas]
-    below, above = block._bounds(screens, np.zeros((9, 1)))
+    below, above = Host().bounds(block.singles, screens, np.zeros((9, 1)), block.best)
     scored = np.isfinite(above)
     assert (below <= table)[scored].all()
     assert (above >= table)[scored].all()
@@ -243,7 +245,7 @@ def test_portions_of_gammas_do_not_change_a_bit(monkeypatch):
     kernels, targets, gammas, inner = _problem(11, WIDE, 300)
     whole = ridge.search(kernels, [targets], gammas, NINE, inner)[0]
     monkeypatch.setattr(ridge_search, "_BYTES_AT_ONCE", 1)
-    monkeypatch.setattr(ridge_search, "TARGETS_PER_BLOCK", 170)
+    monkeypatch.setattr(_ridge_host.Host, "targets_per_block", lambda *_: 170)
     pieces = ridge.search(kernels, [targets], gammas, NINE, inner)[0]
     np.testing.assert_array_equal(whole.gamma_index, pieces.gamma_index)
     np.testing.assert_array_equal(whole.cv_score, pieces.cv_score)

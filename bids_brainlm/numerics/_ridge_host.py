@@ -1,0 +1,183 @@
+"""Which candidates of a search can be ruled out: bounds from numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bids_brainlm.numerics.ridge_screens import Candidates, Parts, Screen, Singles, bounded
+
+_FEW_TARGETS = 160
+_SEVERAL_ALPHAS = 3  # from here on a first bound pays, and all hats have a basis
+_BLOCK, _LARGE_BLOCK = 1000, 2500  # targets: what stays in the cache; fewer calls
+
+
+class Host:
+    """Bounds from numpy."""
+
+    def targets_per_block(self, n_alphas: int) -> int:
+        """See `Screening`; predictions of one alpha stay in the cache."""
+        return _BLOCK if n_alphas < _SEVERAL_ALPHAS else _LARGE_BLOCK
+
+    def candidates(
+        self,
+        singles: Singles,
+        screens: Sequence[Sequence[Screen]],
+        slope: np.ndarray,
+        best: np.ndarray,
+    ) -> Candidates:
+        """See `Screening`."""
+        low, high = self.bounds(singles, screens, slope[:, None], best)
+        least = np.fmax(best, low.max(axis=(0, 1)))
+        return np.nonzero(high >= least)
+
+    def bounds(
+        self,
+        singles: Singles,
+        screens: Sequence[Sequence[Screen]],
+        slope: np.ndarray,
+        best: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bound the mean score from below and above.
+
+        Parameters
+        ----------
+        singles, screens, best
+            See `Screening.candidates`.
+        slope : array, shape (n_alphas, 1)
+
+        Returns
+        -------
+        low, high : array, shape (n_gammas, n_alphas, n_targets)
+            Minus infinity for what was ruled out on the way.
+        """
+        n_alphas, n_targets = len(slope), len(best)
+        pays = n_alphas >= _SEVERAL_ALPHAS and n_targets > _FEW_TARGETS
+        if pays and not singles.centred and screens[0][0].basis is not None:
+            return _pruned(singles, screens, slope, best)
+        mean = np.zeros((len(screens), n_alphas, n_targets))
+        slack = np.zeros_like(mean)
+        for number, fold in enumerate(singles.folds):
+            train = singles.rows[fold.train]
+            rotated, basis = train, None
+            for g, of_gamma in enumerate(screens):
+                screen = of_gamma[number]
+                if screen.basis is not basis:
+                    basis = screen.basis
+                    rotated = train if basis is None else basis.T @ train
+                moments = _moments(screen.stack, rotated, singles.validation[number])
+                value, error = _scored(singles, number, screen, moments)
+                mean[g] += value
+                slack[g] += error
+        mean = mean / len(singles.folds) + slope
+        slack /= len(singles.folds)
+        return mean - slack, mean + slack
+
+
+def _pruned(
+    singles: Singles, screens: Sequence[Sequence[Screen]], slope: np.ndarray, best: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound the mean score; predict a fold only where the bound still reaches the best."""
+    low = np.full((len(screens), len(slope), len(best)), -np.inf)
+    high = low.copy()
+    observed = [np.ascontiguousarray(rows.T) for rows in singles.validation]
+    train = [singles.rows[fold.train].T for fold in singles.folds]
+    rotated, bases = list(train), [None] * len(train)
+    least = best.copy()
+    for g, of_gamma in enumerate(screens):
+        most = []
+        for number, screen in enumerate(of_gamma):
+            if screen.basis is not bases[number]:
+                bases[number] = screen.basis
+                rotated[number] = train[number] @ screen.basis
+            product = screen.products(rotated[number], observed[number])
+            most.append(_most(singles.parts[number], screen, product))
+        mean, slack, some = _predicted(singles, of_gamma, (rotated, observed), most, slope, least)
+        low[g][some], high[g][some] = mean - slack, mean + slack
+        least = np.fmax(least, low[g].max(axis=0))
+    return low, high
+
+
+def _predicted(
+    singles: Singles,
+    of_gamma: Sequence[Screen],
+    rows: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    most: Sequence[np.ndarray],
+    slope: np.ndarray,
+    least: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Score fold after fold what could reach ``least``: mean, slack, and (alpha, column)."""
+    n_folds = len(of_gamma)
+    reached = sum(most) / n_folds + slope >= least
+    alpha, column = np.nonzero(reached)
+    value, slack = np.zeros(len(alpha)), np.zeros(len(alpha))
+    for number, screen in enumerate(of_gamma):
+        moments = _moments_of(screen, rows[0][number], rows[1][number], alpha, column)
+        more, error = _scored(singles, number, screen, moments, alpha, column)
+        value, slack = value + more, slack + error
+        rest = sum((part[alpha, column] for part in most[number + 1 :]), value + slack)
+        kept = rest / n_folds + slope[alpha, 0] >= least[column]
+        alpha, column, value, slack = alpha[kept], column[kept], value[kept], slack[kept]
+    return value / n_folds + slope[alpha, 0], slack / n_folds, (alpha, column)
+
+
+def _moments_of(
+    screen: Screen, rotated: np.ndarray, observed: np.ndarray, alpha: np.ndarray, column: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of prediction x target and of squared predictions of some pairs, sorted by alpha."""
+    product = np.empty(len(alpha), dtype=np.float32)
+    squares = np.empty_like(product)
+    borders = np.searchsorted(alpha, np.arange(len(screen.stack) + 1))
+    for hat, start, end in zip(screen.stack, borders[:-1], borders[1:], strict=True):
+        if end > start:
+            some = column[start:end]
+            prediction = rotated.take(some, axis=0) @ hat.T
+            np.einsum("tv,tv->t", prediction, observed.take(some, axis=0), out=product[start:end])
+            np.einsum("tv,tv->t", prediction, prediction, out=squares[start:end])
+    return product, squares
+
+
+def _most(parts: Parts, screen: Screen, product: np.ndarray) -> np.ndarray:
+    """Bound R2 of one fold from above: (p'p)(y'y) is at least (p'y)^2."""
+    product = product * screen.scale
+    error = screen.error * parts.root
+    share = product * parts.own_inverse
+    gain = (2.0 - share) * product + error * (2.0 + 2.0 * np.abs(share))
+    gain += error**2 * parts.own_inverse
+    return parts.base + parts.rounding + gain * parts.inverse
+
+
+def _scored(
+    singles: Singles,
+    number: int,
+    screen: Screen,
+    moments: tuple[np.ndarray, np.ndarray],
+    alpha: np.ndarray | None = None,
+    column: np.ndarray | slice = slice(None),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score of one fold and a bound of its error, of all pairs or of some."""
+    scale, error = screen.scale, screen.error
+    if alpha is not None:
+        scale, error = scale[alpha, 0], error[alpha, 0]
+    kept = singles.parts[number].of(column)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return bounded(np, moments, scale, error, kept, centred=singles.centred)
+
+
+def _moments(
+    stack: np.ndarray, rotated: np.ndarray, validation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of prediction x target and of squared predictions, each (n_alphas, n_targets)."""
+    n_alphas, n_validation, n_train = stack.shape
+    if rotated.shape[1] <= _FEW_TARGETS:
+        prediction = (stack.reshape(-1, n_train) @ rotated).reshape(n_alphas, n_validation, -1)
+        product = np.einsum("vt,avt->at", validation, prediction)
+        return product, np.einsum("avt,avt->at", prediction, prediction)
+    product = np.empty((n_alphas, rotated.shape[1]), dtype=np.float32)
+    squares = np.empty_like(product)
+    for index, hat in enumerate(stack):
+        prediction = hat @ rotated
+        product[index] = np.einsum("vt,vt->t", validation, prediction)
+        squares[index] = np.einsum("vt,vt->t", prediction, prediction)
+    return product, squares
