@@ -3,6 +3,7 @@
     python -m benchmarks                         everything
     python -m benchmarks --rows decoding isc     some rows
     python -m benchmarks --quick                 smaller shapes
+    python -m benchmarks --rows gpu              the search on a GPU
     python -m benchmarks --list                  names of rows
 
 The table is ``benchmarks/results/table.md`` (and ``.json``). Rows that were measured before
@@ -27,6 +28,7 @@ ROWS = {
     "alphas20": "benchmarks.encoding:alphas20",
     "heads": "benchmarks.headwise:heads_row",
     "voxels": "benchmarks.encoding:voxels",
+    "gpu": "benchmarks.gpu:voxels_many_alphas",
     "loading": "benchmarks.loading:loading",
     "bert": "benchmarks.features:bert_base",
     "isc": "benchmarks.group:isc_parcels",
@@ -39,6 +41,7 @@ ROWS = {
     "dry-run": "benchmarks.calls:dry_run",
     "resume": "benchmarks.calls:resume",
 }
+ON_REQUEST = {"gpu"}  # rows that need what not every machine has
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -52,7 +55,8 @@ def measure(name: str, quick: bool) -> None:
 def main() -> int:
     """Run the rows and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    everywhere = [name for name in ROWS if name not in ON_REQUEST]
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=everywhere, metavar="ROW")
     parser.add_argument("--quick", action="store_true", help="smaller shapes, fewer repetitions")
     parser.add_argument("--to", type=Path, default=HERE / "results", metavar="FOLDER")
     parser.add_argument("--list", action="store_true", help="print the names of rows")

@@ -114,8 +114,16 @@ def machine() -> dict[str, object]:
         "n_cpus": os.cpu_count(),
         "python": platform.python_version(),
         "versions": versions,
+        "kernels": kernels(),
         "sgemm_gflops": round(sgemm_gflops(), 1),
     }
+
+
+def kernels() -> list[str]:
+    """Name the kernels of numpy's and scipy's BLAS; they decide the rate of products."""
+    from threadpoolctl import threadpool_info
+
+    return sorted({str(i["architecture"]) for i in threadpool_info() if "architecture" in i})
 
 
 def short(seconds: float) -> str:
@@ -153,7 +161,8 @@ def markdown(table: Mapping[str, object]) -> str:
     lines += [
         "",
         f"CPU seconds, medians, procedures in turn in one process, one BLAS thread; "
-        f"{facts['cpu']}, {facts['n_cpus']} CPUs, sgemm {facts['sgemm_gflops']} GFLOP/s; "
+        f"{facts['cpu']}, {facts['n_cpus']} CPUs, BLAS kernels {', '.join(facts['kernels'])}, "
+        f"sgemm {facts['sgemm_gflops']} GFLOP/s; "
         f"Python {facts['python']}, {names}; load {min(loads)} to {max(loads)}."
         + (" Smaller shapes (--quick)." if table["quick"] else ""),
     ]
