@@ -111,10 +111,11 @@ class Split:
         if self.centred:
             across -= across.mean(axis=0)
         if len(self.alphas) == 1:
-            factor = cholesky(inside, float(self.alphas[0]))
+            factor = cholesky(inside, float(self.alphas[0]), overwrite=True)
             if factor is not None:
                 solved = linalg.cho_solve(factor, across.T, overwrite_b=True, check_finite=False)
                 return Hat(np.ascontiguousarray(solved.T))
+            inside = combine(self.inside, gamma)
         weights, basis = spectral_weights(inside, self.alphas)
         return Hat(across @ basis, weights, basis, single=basis.astype(np.float32))
 
@@ -199,7 +200,9 @@ def combine(kernels: np.ndarray, gamma: np.ndarray) -> np.ndarray:
     return (gamma @ kernels.reshape(len(kernels), -1)).reshape(kernels.shape[1:])
 
 
-def cholesky(kernel: np.ndarray, alpha: float) -> tuple[np.ndarray, bool] | None:
+def cholesky(
+    kernel: np.ndarray, alpha: float, *, overwrite: bool = False
+) -> tuple[np.ndarray, bool] | None:
     """Factorise ``kernel + alpha I``.
 
     Parameters
@@ -208,6 +211,8 @@ def cholesky(kernel: np.ndarray, alpha: float) -> tuple[np.ndarray, bool] | None
         Positive semi-definite.
     alpha : float
         Penalty.
+    overwrite : bool
+        The factor may take the place of the kernel.
 
     Returns
     -------
@@ -217,7 +222,7 @@ def cholesky(kernel: np.ndarray, alpha: float) -> tuple[np.ndarray, bool] | None
     """
     if alpha <= _EPSILON * len(kernel) * np.trace(kernel):
         return None
-    regular = kernel.copy()
+    regular = kernel if overwrite else kernel.copy()
     regular.flat[:: len(kernel) + 1] += alpha
     factor, failed = lapack.dpotrf(regular.T, lower=1, clean=0, overwrite_a=1)
     return None if failed else (factor, True)
