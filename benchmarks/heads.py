@@ -92,15 +92,22 @@ def planted_targets(
     return targets
 
 
-def wrong_scores(fit: heads.HeadFit, n_heads: int, head_dim: int, extra: int = EXTRA) -> np.ndarray:
-    """Score heads of the first participant with the paper's rows, (n_targets, n_heads)."""
-    plan = fit.plan
+def wrong_scores(
+    bands: list[design.Band],
+    targets: np.ndarray,
+    plan: crossval.Plan,
+    n_heads: int,
+    head_dim: int,
+    extra: int = EXTRA,
+) -> np.ndarray:
+    """Score heads of the last band with the paper's rows, (n_targets, n_heads)."""
     scores = []
-    for number, fold in enumerate(plan.outer):
+    for number, fitted in enumerate(crossval.fit_folds(bands, [targets], plan)):
         train, test, _ = design.fold_design(
-            fit.band, fold, plan.delays, size=fit.sizes[number], centre=plan.centre
+            bands[-1], plan.outer[number], plan.delays, centre=plan.centre
         )
-        dual, y = fit.weights[0][number], fit.observed[0][number]
+        found, y = fitted.found[0], fitted.observed[0]
+        dual = found.dual * plan.gammas[number][found.gamma_index, -1]
         of_fold = []
         for head in range(n_heads):
             kept = kept_by_wrong_stride(head, n_heads, head_dim, len(plan.delays), extra)
@@ -142,9 +149,9 @@ def compare(
         n_gammas=20, alphas=ALPHAS, delays=DELAYS, seed=seed,
     )  # fmt: skip
     groups = np.arange(n_total * head_dim).reshape(n_total, head_dim)
-    fit = heads.fit_heads(bands, [targets], plan, main="model")
-    right = heads.headwise(bands, groups, [targets], plan, main="model")[0].r
-    wrong = wrong_scores(fit, n_total, head_dim)
+    found = heads.headwise(bands, groups, [targets], plan, main="model")[0]
+    right = found.r
+    wrong = wrong_scores(bands, targets, plan, n_total, head_dim)
     rows = []
     for share in SHARES:
         some = shares == share
@@ -152,7 +159,7 @@ def compare(
             {
                 "seed": seed,
                 "share": share,
-                "band_r": float(fit.models[0].r[some].mean()),
+                "band_r": float(found.model.r[some].mean()),
                 **_summary("right", right[some], planted[some], n_heads),
                 **_summary("wrong", wrong[some], planted[some], n_heads),
             }

@@ -123,27 +123,77 @@ def fold_design(
     Everything that is learned is learned on training rows. Features are standardised before
     they are delayed, so that a delayed copy has the same scale.
     """
-    raw = np.where(band.valid[:, None], band.features, 0.0).astype(np.float64)
-    if band.scaled:
-        scaler = scaling.fit(band.features, fold.train, band.valid)
-        scaled = np.where(band.valid[:, None], scaling.apply(band.features, scaler), 0.0)
-    else:
-        scaled = raw
-    delayed = delay(scaled, delays)
+    delayed = delay(prepared(band, scaler_of(band, fold)), delays)
     train, test = delayed[fold.train], delayed[fold.test]
-    if test_scaling == "none":
-        test = delay(raw, delays)[fold.test]
+    if test_scaling == "none" and band.scaled:
+        test = delay(prepared(band, None), delays)[fold.test]
     if centre:
         mean = train.mean(axis=0)
-        train, test = train - mean, test - mean
+        train -= mean
+        test -= mean
     if size is None:
-        size = _common_size(train) if common_scale else 1.0
+        trace = float(np.einsum("ij,ij->", train, train))
+        size = common_size(trace, len(train)) if common_scale else 1.0
     if size != 1.0:
-        train, test = train / size, test / size
+        train /= size
+        test /= size
     return train, test, size
 
 
-def _common_size(train: np.ndarray) -> float:
-    """Root of the mean diagonal of the kernel, 1 where that is 0."""
-    size = float(np.sqrt(np.einsum("ij,ij->", train, train) / len(train)))
+def scaler_of(band: Band, fold: Fold) -> scaling.Scaler | None:
+    """Learn the scaling of a band on the training rows of a fold.
+
+    Parameters
+    ----------
+    band : Band
+    fold : Fold
+        Rows of the story.
+
+    Returns
+    -------
+    Scaler or None
+        None where the band is not standardised.
+    """
+    return scaling.fit(band.features, fold.train, band.valid) if band.scaled else None
+
+
+def prepared(band: Band, scaler: scaling.Scaler | None) -> np.ndarray:
+    """Scale features before they are delayed, and set rows without information to 0.
+
+    Parameters
+    ----------
+    band : Band
+        The features of the whole story.
+    scaler : Scaler or None
+        None leaves them as they are.
+
+    Returns
+    -------
+    array, shape (n_trs, n_features)
+        A copy in float64.
+    """
+    if scaler is None:
+        values = np.array(band.features, dtype=np.float64)
+    else:
+        values = scaling.apply(band.features, scaler)
+    values[~band.valid] = 0.0
+    return values
+
+
+def common_size(trace: float, n_rows: int) -> float:
+    """Say what a band is divided by, so that its kernel has a mean diagonal of 1.
+
+    Parameters
+    ----------
+    trace : float
+        Of the kernel of the training rows.
+    n_rows : int
+        Training rows.
+
+    Returns
+    -------
+    float
+        1 where the trace is 0.
+    """
+    size = float(np.sqrt(max(trace, 0.0) / n_rows))
     return size if size > 0 else 1.0

@@ -50,7 +50,30 @@ def delay(
         )
     n_trs, n_features = features.shape
     borders = _borders(run_starts, n_trs)
-    shortest = int(np.diff(borders).min())
+    check_delays(delays, int(np.diff(borders).min()))
+    delayed = np.zeros((n_trs, len(delays) * n_features), dtype=features.dtype)
+    for index, lag in enumerate(delays):
+        columns = slice(index * n_features, (index + 1) * n_features)
+        for first, end in pairwise(borders):
+            delayed[first + lag : end, columns] = features[first : end - lag]
+    return delayed
+
+
+def check_delays(delays: Sequence[int], shortest: int) -> None:
+    """Raise if a delay leaves nothing of a run.
+
+    Parameters
+    ----------
+    delays : sequence of int
+        Lags in TRs.
+    shortest : int
+        TRs of the shortest run.
+
+    Raises
+    ------
+    NumericalError
+        A delay is negative or as long as the shortest run.
+    """
     for lag in delays:
         if not 0 <= lag < shortest:
             raise NumericalError(
@@ -58,12 +81,6 @@ def delay(
                 f"shortest run has {shortest} TRs.",
                 hint=_HINT,
             )
-    delayed = np.zeros((n_trs, len(delays) * n_features), dtype=features.dtype)
-    for index, lag in enumerate(delays):
-        columns = slice(index * n_features, (index + 1) * n_features)
-        for first, end in pairwise(borders):
-            delayed[first + lag : end, columns] = features[first : end - lag]
-    return delayed
 
 
 def _borders(run_starts: Sequence[int], n_trs: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bids_brainlm.errors import NumericalError
-from bids_brainlm.numerics import crossval, design, ridge
+from bids_brainlm.numerics import crossval, design, head_fit, ridge
 
 _LARGEST = float(np.log(1000.0))  # excess that counts; a norm of 0 has none that is finite
 _FEWEST_ROWS = 8
@@ -147,16 +147,14 @@ def norm_excess(
     ]
     found = [np.zeros((n, *one.shape)) for one in norms]
     names = [band.name for band in bands]
+    band = bands[names.index(main)]
     for number in range(len(plan.outer)):
-        train, duals = _fit(bands, drawn, plan, number, (models, n, names.index(main)))
+        reader, duals = _fit(bands, drawn, plan, number, (models, n, names.index(main)))
         for head, own in enumerate(columns):
-            part = train[:, _delayed(own, bands[names.index(main)], plan)]
-            wide = part.shape[1] > part.shape[0]
-            inside = part @ part.T if wide else part.T
+            part = reader.part(band, own)
             for k, dual in enumerate(duals):
-                product = inside @ dual
-                squares = np.einsum("it,it->t", dual if wide else product, product)
-                found[k // n][k % n, :, head] += np.sqrt(squares.clip(min=0.0))
+                squares = reader.products.squares(part, dual)
+                found[k // n][k % n, :, head] += np.sqrt(squares)
     n_folds = len(plan.outer)
     return [_log_ratio(one, of / n_folds) for one, of in zip(norms, found, strict=True)]
 
@@ -167,21 +165,12 @@ def _fit(
     plan: crossval.Plan,
     number: int,
     chosen: tuple[Sequence[crossval.Result], int, int],
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the main band's training rows in a fold, and dual weights times its gamma."""
+) -> tuple[head_fit.FoldReader, list[np.ndarray]]:
+    """Return what reads heads in a fold, and dual weights times the main band's gamma."""
     models, n, main = chosen
     fold, gammas = plan.outer[number], plan.gammas[number]
-    designs = [
-        design.fold_design(
-            band,
-            fold,
-            plan.delays,
-            test_scaling=plan.test_scaling,
-            centre=plan.centre,
-            common_scale=plan.common_scale,
-        )[0]
-        for band in bands
-    ]
+    kernels = head_fit.kernels_of(bands, plan, number)
+    reader = head_fit.reader_of(kernels[main], plan, number, len(bands[main].features))
     inside = np.searchsorted(np.sort(plan.rows), fold.train)
     targets = [series[inside] for series in drawn]
     if plan.centre:
@@ -192,16 +181,11 @@ def _fit(
         for model in models
         for _ in range(n)
     ]
-    duals = ridge.refit(ridge.linear_kernels(designs), targets, choices, gammas, plan.alphas)
-    for dual, choice in zip(duals, choices, strict=True):
-        dual *= gammas[choice.gamma_index, main]
-    return designs[main], duals
-
-
-def _delayed(columns: np.ndarray, band: design.Band, plan: crossval.Plan) -> np.ndarray:
-    """Return where the columns are in the band with its delays."""
-    starts = np.arange(len(plan.delays)) * band.features.shape[1]
-    return (starts[:, None] + columns).ravel()
+    inner = np.stack([each.train for each in kernels])
+    duals = ridge.refit(inner, targets, choices, gammas, plan.alphas)
+    for number, choice in enumerate(choices):
+        duals[number] = reader.products.dual(duals[number] * gammas[choice.gamma_index, main])
+    return reader, duals
 
 
 def _log_ratio(norms: np.ndarray, of_null: np.ndarray) -> np.ndarray:

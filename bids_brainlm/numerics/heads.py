@@ -16,6 +16,19 @@ import numpy as np
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import crossval, design, head_nulls, resampling
+from bids_brainlm.numerics._same_data import SameData
+from bids_brainlm.numerics.head_fit import HeadFit, HeadPart, band_of, fit_heads, read_head
+
+__all__ = [
+    "HeadFit",
+    "HeadPart",
+    "HeadResult",
+    "HeadTest",
+    "columns_of_heads",
+    "fit_heads",
+    "headwise",
+    "read_head",
+]
 
 
 @dataclass(frozen=True)
@@ -35,22 +48,6 @@ class HeadTest:
     block_length: int
     n_permutations: int
     seed: int | Sequence[int]
-
-
-@dataclass(frozen=True)
-class HeadPart:
-    """One head in the model of one participant.
-
-    Attributes
-    ----------
-    prediction : sequence of array, shape (n_test, n_targets)
-        The head's own part in each outer fold, in units of the centred targets.
-    norm : array, shape (n_targets,)
-        L2 norm of the head's weights over its columns and delays, mean over outer folds.
-    """
-
-    prediction: Sequence[np.ndarray]
-    norm: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -87,35 +84,6 @@ class HeadResult:
     r2_loss: np.ndarray | None = None
     p: np.ndarray | None = None
     excess: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class HeadFit:
-    """A model that was fitted once, from which any head is read.
-
-    Attributes
-    ----------
-    band : design.Band
-        The band of all heads, before delays.
-    plan : crossval.Plan
-    sizes : sequence of float
-        What the band was divided by in each outer fold.
-    weights : list of list of array, shape (n_train, n_targets)
-        Dual weights times the band's gamma, by participant and outer fold.
-    observed, errors : list of list of array, shape (n_test, n_targets)
-        Centred targets, and what the joint prediction leaves of them, by participant and
-        outer fold.
-    models : list of crossval.Result
-        One per participant.
-    """
-
-    band: design.Band
-    plan: crossval.Plan
-    sizes: Sequence[float]
-    weights: list[list[np.ndarray]]
-    observed: list[list[np.ndarray]]
-    errors: list[list[np.ndarray]]
-    models: list[crossval.Result]
 
 
 def headwise(
@@ -169,8 +137,12 @@ def headwise(
     other groups. Heads that share information share its weights, so that the r of a head is
     not what the head would reach alone.
     """
-    found = columns_of_heads(groups, _band(bands, main).features.shape[1])
+    found = columns_of_heads(groups, band_of(bands, main).features.shape[1])
     fit = fit_heads(bands, targets, plan, main=main)
+    data = [
+        SameData(observed, errors if knockout else None)
+        for observed, errors in zip(fit.observed, fit.errors, strict=True)
+    ]
     results = []
     for k, model in enumerate(fit.models):
         shape = (fit.observed[k][0].shape[1], len(found))
@@ -186,15 +158,15 @@ def headwise(
     for head, columns in enumerate(found):
         for k, part in enumerate(read_head(fit, columns)):
             result = results[k]
-            result.r[:, head] = crossval.mean_r(part.prediction, fit.observed[k])
+            result.r[:, head], loss = data[k].score(part.prediction)
             result.norms[:, head] = part.norm
             if result.r2_loss is not None:
-                result.r2_loss[:, head] = _r2_loss(part, fit.errors[k], fit.observed[k])
+                result.r2_loss[:, head] = loss
             if result.p is not None and test is not None:
                 result.p[:, head] = _p(part, result.model, plan, test)
     if null is None:
         return results
-    del fit
+    del fit, data
     excess = head_nulls.norm_excess(
         bands,
         found,
@@ -206,104 +178,6 @@ def headwise(
         null=null,
     )
     return [replace(one, excess=own) for one, own in zip(results, excess, strict=True)]
-
-
-def fit_heads(
-    bands: Sequence[design.Band],
-    targets: Sequence[np.ndarray],
-    plan: crossval.Plan,
-    *,
-    main: str,
-) -> HeadFit:
-    """Fit the model whose heads are read afterwards.
-
-    Parameters
-    ----------
-    bands : sequence of Band
-        Features of the whole story.
-    targets : sequence of array, shape (n_trs, n_targets of the participant)
-        One array per participant, finite.
-    plan : Plan
-    main : str
-        Name of the band of all heads.
-
-    Returns
-    -------
-    HeadFit
-
-    Raises
-    ------
-    NumericalError
-        No band has that name, NaN, or shapes that do not fit.
-
-    Notes
-    -----
-    Keeps about ``n_folds + 4`` copies of the targets, and no primal weights.
-    """
-    band = _band(bands, main)
-    names = [each.name for each in bands]
-    index = names.index(main)
-    gathered = crossval.Gathered.empty(len(targets))
-    sizes: list[float] = []
-    weights: list[list[np.ndarray]] = [[] for _ in targets]
-    for fitted, gammas in zip(crossval.fit_folds(bands, targets, plan), plan.gammas, strict=True):
-        gathered.add(fitted)
-        sizes.append(fitted.sizes[index])
-        for own, one in zip(weights, fitted.found, strict=True):
-            own.append(one.dual * gammas[one.gamma_index, index])
-    errors = [
-        [y - part.sum(axis=0) for y, part in zip(observed, parts, strict=True)]
-        for observed, parts in zip(gathered.observed, gathered.parts, strict=True)
-    ]
-    models = gathered.results(names, main)
-    return HeadFit(band, plan, sizes, weights, gathered.observed, errors, models)
-
-
-def read_head(fit: HeadFit, columns: np.ndarray) -> list[HeadPart]:
-    """Read some columns' own part out of a fitted model.
-
-    Parameters
-    ----------
-    fit : HeadFit
-        From `fit_heads`.
-    columns : array of int, shape (n_columns,)
-        Columns of the main band before delays, each once.
-
-    Returns
-    -------
-    list of HeadPart
-        One per participant.
-
-    Notes
-    -----
-    The columns are scaled, delayed and centred as in the band and divided by the size of the
-    *band*. The product ``X_test X_train' dual`` is taken in the cheaper order, through the
-    columns of the head or through its kernel; no array is larger than rows x targets. The
-    norm is ``sqrt(gamma^2 dual' K dual)``, which is that of ``gamma X_train' dual``.
-    """
-    some = replace(fit.band, features=fit.band.features[:, columns])
-    predictions: list[list[np.ndarray]] = [[] for _ in fit.weights]
-    norms: list[list[np.ndarray]] = [[] for _ in fit.weights]
-    for number, fold in enumerate(fit.plan.outer):
-        train, test, _ = design.fold_design(
-            some,
-            fold,
-            fit.plan.delays,
-            test_scaling=fit.plan.test_scaling,
-            centre=fit.plan.centre,
-            size=fit.sizes[number],
-        )
-        wide = train.shape[1] > train.shape[0]
-        inside, across = (train @ train.T, test @ train.T) if wide else (train.T, test)
-        for k, of_folds in enumerate(fit.weights):
-            dual = of_folds[number]
-            product = inside @ dual
-            squares = np.einsum("it,it->t", dual if wide else product, product)
-            predictions[k].append(across @ (dual if wide else product))
-            norms[k].append(np.sqrt(squares.clip(min=0.0)))
-    return [
-        HeadPart(own, np.mean(norm, axis=0)) for own, norm in zip(predictions, norms, strict=True)
-    ]
 
 
 def columns_of_heads(
@@ -357,24 +231,6 @@ def columns_of_heads(
 def _end(group: slice, n_features: int) -> int:
     """End of a slice, not clipped to the band."""
     return n_features if group.stop is None else group.stop
-
-
-def _band(bands: Sequence[design.Band], main: str) -> design.Band:
-    """Return the band of that name."""
-    for band in bands:
-        if band.name == main:
-            return band
-    raise NumericalError(f"Found bands {[band.name for band in bands]}, expected one named {main}.")
-
-
-def _r2_loss(
-    part: HeadPart, errors: Sequence[np.ndarray], observed: Sequence[np.ndarray]
-) -> np.ndarray:
-    """How much larger the error is without the part, in units of R2."""
-    total = crossval.squares(observed)
-    without = [e + own for own, e in zip(part.prediction, errors, strict=True)]
-    more = crossval.squares(without) - crossval.squares(errors)
-    return more / np.where(total > 0, total, np.nan)
 
 
 def _p(part: HeadPart, model: crossval.Result, plan: crossval.Plan, test: HeadTest) -> np.ndarray:

@@ -26,6 +26,7 @@ __all__ = [
     "Choice",
     "FoldResult",
     "encode",
+    "encode_kernels",
     "linear_kernels",
     "predict",
     "refit",
@@ -301,7 +302,51 @@ def encode(
     ----------
     .. [1] Hutchinson (1990), doi:10.1080/03610919008812866
     """
-    kernels = linear_kernels(bands_train)
+    test_kernels = linear_kernels(bands_test, bands_train)
+    return encode_kernels(
+        linear_kernels(bands_train),
+        test_kernels,
+        targets_train,
+        gammas,
+        alphas,
+        inner_folds,
+        score=score,
+        screening=screening,
+    )
+
+
+def encode_kernels(
+    kernels: np.ndarray,
+    test_kernels: np.ndarray,
+    targets_train: Sequence[np.ndarray],
+    gammas: np.ndarray,
+    alphas: np.ndarray,
+    inner_folds: Sequence[Fold],
+    *,
+    score: str = "r2",
+    screening: Screening | None = None,
+) -> list[FoldResult]:
+    """Search, refit and predict one outer fold, given the kernels of its bands.
+
+    Parameters
+    ----------
+    kernels : array, shape (n_bands, n_rows, n_rows)
+        Inner products of the training rows, band by band.
+    test_kernels : array, shape (n_bands, n_test, n_rows)
+        Inner products of test rows with training rows.
+    targets_train, gammas, alphas, inner_folds, score, screening
+        See `encode`.
+
+    Returns
+    -------
+    list of FoldResult
+        One per participant.
+
+    Raises
+    ------
+    NumericalError
+        Wrong shapes or values.
+    """
     gammas, alphas = np.asarray(gammas, dtype=np.float64), np.asarray(alphas, dtype=np.float64)
     targets = [np.asarray(target, dtype=np.float64) for target in targets_train]
     check_kernels(kernels, targets, gammas, alphas)
@@ -309,7 +354,6 @@ def encode(
         kernels, targets, gammas, alphas, inner_folds, score=score, screening=screening
     )
     duals, degrees = _refit(kernels, targets, choices, gammas, alphas)
-    test_kernels = linear_kernels(bands_test, bands_train)
     return [
         FoldResult(
             prediction_by_band=predict(test_kernels, dual, gammas[choice.gamma_index]),

@@ -65,15 +65,18 @@ def fit(
         raise NumericalError(
             f"{rows.size} training rows have values, expected more than {max(ddof, 0)}."
         )
-    chosen = np.asarray(features)[rows].astype(np.float64)
+    chosen = np.asarray(features)[rows].astype(np.float64, copy=False)  # a copy, as rows are
     mean = chosen.mean(axis=0)
     if not np.isfinite(mean).all():
         raise NumericalError(
             f"{int((~np.isfinite(mean)).sum())} of {mean.size} columns have NaN or infinite "
             "values in the training rows, expected finite values."
         )
-    sd = chosen.std(axis=0, ddof=ddof)
-    sd[sd <= _RELATIVE_ZERO * np.abs(chosen).max(axis=0)] = 1.0
+    largest = np.maximum(chosen.max(axis=0), -chosen.min(axis=0))
+    chosen -= mean
+    chosen *= chosen
+    sd = np.sqrt(chosen.sum(axis=0) / (len(chosen) - ddof))
+    sd[sd <= _RELATIVE_ZERO * largest] = 1.0
     return Scaler(mean=mean, sd=sd)
 
 

@@ -23,9 +23,9 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "heads"
-VERSION = 2
+VERSION = 3
 N_SURROGATES = 3  # series without link; each costs about as much as reading the heads
-MORE_COPIES = 12  # of the targets, besides one a band and one a fold; see `heads.fit_heads`
+MORE_COPIES = 20  # of the targets, besides one a band and one a fold; see `heads.fit_heads`
 DESCRIPTIONS = {
     "r": "Pearson r of each head's own part of the prediction with the data, mean over folds",
     "norm": "L2 norm of each head's weights over its columns and delays, mean over folds",
