@@ -13,6 +13,7 @@ import numpy as np
 
 from bids_brainlm.errors import ConfigError, DataError
 from bids_brainlm.language.models import LanguageModel
+from bids_brainlm.language.products import multiplying
 from bids_brainlm.language.tokens import Passage
 
 MEASURES = MappingProxyType(  # name: what it is, unit
@@ -297,7 +298,7 @@ def _forward(model: LanguageModel, batch: Sequence[Passage]) -> Sequence[Any]:
 
     ids = torch.from_numpy(np.stack([passage.ids for passage in batch]).astype(np.int64))
     ids = ids.to(model.model.device)
-    with torch.inference_mode(), _memory(model):
+    with torch.inference_mode(), _memory(model), multiplying(model.products):
         output = model.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),

@@ -16,6 +16,7 @@ from bids_brainlm.language.capture import capture_heads
 from bids_brainlm.language.contexts import passages
 from bids_brainlm.language.models import LanguageModel
 from bids_brainlm.language.passes import check_causal, check_ids, filled, memory
+from bids_brainlm.language.products import multiplying
 from bids_brainlm.language.tokens import Passage
 
 MEASURES = ("embeddings", "transformations")
@@ -118,8 +119,8 @@ def extract(
     other batch sizes give the same bits (in several threads some tiny models with 16 units
     differed by 1e-8; DeBERTa, MPNet, RemBERT and RoFormer, which have no sdpa attention, by
     5e-7). For texts of 2 or 3 tokens other texts of a batch changed the last bits, so texts of
-    less than 8 tokens are run alone. The number of threads can change the last bits: by 6e-7
-    with 768 units, not at all for MiniLM.
+    less than 8 tokens are run alone. The number of threads can change the last bits of torch's
+    products, by up to 2e-6, and none of oneDNN's (see `products.choose`).
 
     ``embeddings`` are the hidden states as transformers gives them; in GPT-2 and kin the last
     one is behind the final layer norm.
@@ -268,7 +269,7 @@ def _forward(model: LanguageModel, batch: Batch, pools: dict[str, np.ndarray]) -
     hooks: AbstractContextManager[None] = nullcontext()
     if model.heads is not None and "transformations" in pools:
         hooks = capture_heads(model.heads, partial(write, "transformations"))
-    with torch.inference_mode(), hooks, memory(model):
+    with torch.inference_mode(), hooks, memory(model), multiplying(model.products):
         output = model.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),

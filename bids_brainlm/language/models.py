@@ -12,6 +12,7 @@ from bids_brainlm.errors import ConfigError, ModelUnavailableError
 from bids_brainlm.language.architectures import Heads, find_heads, is_causal
 from bids_brainlm.language.folders import file_sha256, weight_files
 from bids_brainlm.language.libraries import quiet_transformers
+from bids_brainlm.language.products import TORCH, choose
 from bids_brainlm.language.sources import ModelSource, from_folder, resolve
 from bids_brainlm.language.weights import (
     HEAD_HINT,
@@ -75,6 +76,8 @@ class LanguageModel:
     predictor : transformers.PreTrainedModel or None
         The model with its language-model head, around the same ``model``; None unless loaded
         with ``head=True``.
+    products : str
+        What multiplies the matrices of linear layers, see `products.choose`.
     """
 
     model: Any
@@ -93,6 +96,7 @@ class LanguageModel:
     heads: Heads | None
     no_heads_reason: str | None
     predictor: Any | None = None
+    products: str = TORCH
 
 
 def load(
@@ -177,6 +181,7 @@ def load(
         heads,
         reason,
         predictor,
+        choose(target),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bids_brainlm.errors import ConfigError, DataError
 from bids_brainlm.language.models import LanguageModel
+from bids_brainlm.language.products import multiplying
 from bids_brainlm.language.tokens import Passage
 
 FILLED = 2048  # tokens up to which texts are filled to the limit
@@ -67,7 +68,7 @@ def check_causal(model: LanguageModel, passages: Sequence[Passage]) -> None:
     ids = np.stack([ids, ids])
     ids[1, -1] = (ids[1, -1] + 1) % model.model.get_input_embeddings().weight.shape[0]
     states = []
-    with torch.inference_mode(), memory(model):
+    with torch.inference_mode(), memory(model), multiplying(model.products):
         for text in ids:
             batch = torch.from_numpy(text[None]).to(model.model.device)
             output: Any = model.model(

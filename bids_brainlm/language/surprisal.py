@@ -14,6 +14,7 @@ from bids_brainlm.errors import ConfigError, DataError
 from bids_brainlm.language import contexts
 from bids_brainlm.language.models import LanguageModel
 from bids_brainlm.language.passes import check_causal, check_ids, filled, memory
+from bids_brainlm.language.products import multiplying
 from bids_brainlm.language.tokens import Passage, clean, encode, too_long, window_text
 from bids_brainlm.language.weights import HEAD_HINT
 
@@ -206,7 +207,7 @@ def _predict(model: LanguageModel, text: Passage, values: np.ndarray, length: in
         return
     n_first = len(own) - len(predicted)
     ids = torch.from_numpy(filled(text.ids, length) if length else text.ids)
-    with torch.inference_mode(), memory(model):
+    with torch.inference_mode(), memory(model), multiplying(model.products):
         logits = _logits(model, ids.to(model.model.device), predicted - 1)
         surprisal, entropy = _bits(logits, text.ids[predicted])
     words, first = np.unique(text.owners[own], return_index=True)

@@ -97,6 +97,7 @@ def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -
             "Story": job.unit.story,
             "Model": stories.describe(model, job),
             "ContextBorders": list(job.facts["borders"]),
+            "MatrixProducts": model.products,
             "Pooling": "mean over the tokens of a TR",
             "EmptyTRs": EMPTY,
             "NumberOfTokens": int(found.n_tokens.sum()),

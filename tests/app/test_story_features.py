@@ -223,6 +223,7 @@ def test_contexts_do_not_share_names_and_start_anew_at_folds(run, tmp_path, monk
     stimuli = out / "stimuli" / "task-alice"
     grown = write.read_json(stimuli / "task-alice_model-tinyGrowing_features.json")
     assert grown["Model"]["Context"] == "growing"
+    assert grown["MatrixProducts"] in ("torch", "oneDNN")
     assert grown["Model"]["ContextTokens"] == {"Limit": 60, "Kept": 30}
     assert grown["Model"]["ContextTRs"] is None
     before = _load(out, "embeddings", model="tiny")
