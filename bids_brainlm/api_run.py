@@ -30,7 +30,8 @@ def run(
     level : {"stimulus", "participant", "group"}
     settings : mapping of str to object, optional
         Settings by the names of their flags, with dashes or underscores:
-        ``{"participant_label": ["18"], "n_permutations": 1000, "dry_run": True}``.
+        ``{"participant_label": ["18"], "n_permutations": 1000, "dry_run": True}``. Paths may
+        be `pathlib.Path`.
     preset : str
         Named set of settings.
     config_file : path-like, optional
@@ -63,7 +64,7 @@ def run(
         name = given.removeprefix("--").replace("-", "_")
         if name not in known:
             raise ConfigError(f"There is no setting {given!r}.{config.suggest(name, known)}")
-        flags[name] = config.check(name, value, given)
+        flags[name] = config.check(name, _as_text(value), given)
     if level not in cli.LEVELS:
         raise AnalysisLevelError(
             f"Analysis level is {level!r}, expected stimulus, participant or group."
@@ -92,6 +93,13 @@ def _run(settings: config.Config) -> int:
 
         settings = replace(settings, execution=replace(execution, offline=offline))
         return runner.run(settings, cli.run_id(), cli.print_out)
+
+
+def _as_text(value: object) -> object:
+    """Give paths as text, also those in a list."""
+    if isinstance(value, (list, tuple)):
+        return [_as_text(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 @contextmanager

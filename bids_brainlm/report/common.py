@@ -334,13 +334,15 @@ def software_section(versions: Mapping[str, str], metas: Sequence[Mapping]) -> S
 
 
 def versions_of(metas: Sequence[Mapping], version: str) -> dict[str, str]:
-    """Collect the software versions that sidecars name."""
-    found = {"bids_brainlm": version}
+    """Collect the software versions that sidecars name; several where they differ."""
+    found: dict[str, set[str]] = {}
     for meta in metas:
         named = meta.get("SoftwareVersions")
         if isinstance(named, Mapping):
-            found.update({str(k): str(v) for k, v in named.items() if k != "bids_brainlm"})
-    return found
+            for name, value in named.items():
+                found.setdefault(str(name), set()).add(str(value))
+    found["bids_brainlm"] = {version}
+    return {name: ", ".join(sorted(values)) for name, values in found.items()}
 
 
 def edge_shares(meta: Mapping[str, object]) -> tuple[float, float, tuple[float, float]] | None:

@@ -181,7 +181,7 @@ def test_run_has_the_commands_errors_as_exceptions(tmp_path, out):
 
 def test_run_runs(tmp_path, alice, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    settings = {"dry-run": True, "model": ["random:tiny-bert"]}
+    settings = {"dry-run": True, "model": ["random:tiny-bert"], "work_dir": tmp_path / "work"}
     assert bids_brainlm.run(alice, tmp_path / "o", "stimulus", settings) == 0
     assert "alice" in capsys.readouterr().out
     assert not (tmp_path / "o").exists()
