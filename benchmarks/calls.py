@@ -113,7 +113,9 @@ def pretend(given: list[str]) -> tuple[int, int]:
             name = path.relative_to(root).as_posix()
             sums[name] = hashlib.sha256(content).hexdigest()
         job.record.parent.mkdir(parents=True, exist_ok=True)
-        job.record.write_text(json.dumps({**base.stamp(job), "Outputs": sums}, indent=2))
+        entries = {**base.plain(base.stamp(job)), "Outputs": dict(sorted(sums.items()))}
+        record = {**entries, "Checksum": base._checksum(entries)}
+        job.record.write_text(json.dumps(record, indent=2))
         n_files += len(sums)
     return len(plan.jobs), n_files
 

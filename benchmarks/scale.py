@@ -1,10 +1,11 @@
 """Time, memory and disk of real calls beside what the cost model says, and growth curves.
 
-    python -m benchmarks.scale units      calls on Alice and on a simulated participant
+    python -m benchmarks.scale units      calls on Alice and on simulated participants
     python -m benchmarks.scale growth     the fit by voxels, rows, layers and participants
     python -m benchmarks.scale group      group statistics of 345 x 80,000 voxels
 
 Results go to ``benchmarks/results/scale.json``; a test holds the cost model against them.
+``BRAINLM_SPACY`` is the spaCy pipeline of the call that decodes.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ def keep(name: str, content: object) -> None:
     RESULTS.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
 
 
-def simulated(folder: Path) -> tuple[Path, Path]:
-    """Make a participant in the shape of Narratives: 3 mm, 400 parcels, 400 volumes."""
-    bids = folder / "sim"
+def simulated(
+    folder: Path, stories: tuple[str, ...] = ("rabbithole",), n_parcels: int = 400
+) -> tuple[Path, Path]:
+    """Make two participants in the shape of Narratives: 3 mm, 400 volumes a story."""
+    bids = folder / f"sim{len(stories)}"
     if not (bids / "dataset_description.json").is_file():
         subprocess.run(
             [
@@ -61,9 +64,9 @@ def simulated(folder: Path) -> tuple[Path, Path]:
                 "--participants",
                 "2",
                 "--stories",
-                "rabbithole",
+                *stories,
                 "--atlas",
-                "blocks:400",
+                f"blocks:{n_parcels}",
                 "--run-seconds",
                 "600",
                 "--voxel-size",
@@ -81,6 +84,7 @@ def simulated(folder: Path) -> tuple[Path, Path]:
 def cases(folder: Path) -> dict[str, list[str]]:
     """Return calls by name, without the output folder."""
     bids, atlas = simulated(folder)
+    two, atlas_of_two = simulated(folder, ("rabbithole", "goldenkey"), 100)
     model = ["--model", "minilm", "--offline", "--nprocs", "1"]
     return {
         "alice": [
@@ -114,10 +118,46 @@ def cases(folder: Path) -> dict[str, list[str]]:
             "--layers",
             "3",
             "6",
+            "--ladder",
+            "none",
             "--participant-label",
             "01",
             "--mem-gb",
             "8",
+        ],
+        "heads": [
+            str(ALICE),
+            "participant",
+            "--atlas",
+            str(ALICE / ALICE_ATLAS),
+            *model,
+            "--features",
+            "embeddings",
+            "transformations",
+            "heads",
+            "--predictions",
+            "--decoding",
+            "--spacy-pipeline",
+            os.environ.get("BRAINLM_SPACY", "en_core_web_lg"),
+            "--ladder",
+            "none",
+            "--participant-label",
+            "18",
+            "22",
+        ],
+        "stories": [
+            str(two),
+            "participant",
+            "--atlas",
+            str(atlas_of_two),
+            *model,
+            "--features",
+            "embeddings",
+            "--layers",
+            "3",
+            "6",
+            "--ladder",
+            "none",
         ],
         "alice group": [str(ALICE), "group"],
     }
@@ -139,7 +179,7 @@ def units(folder: Path, only: str | None) -> None:
         rows = []
         for jobs in calls:
             own = [records[str(job.key)] for job in jobs if str(job.key) in records]
-            if len(own) != len(jobs):
+            if len(own) != len(jobs) or jobs[0].step == "linguistic":  # any pipeline may be given
                 continue
             paths = [p for job in jobs for p in (job.record, *job.outputs.values())]
             rows.append(

@@ -6,13 +6,12 @@ import gc
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
-from bids_brainlm import __version__, config, logs, pages
+from bids_brainlm import __version__, config, logs
 from bids_brainlm.bidsio import describe, temporary, write
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config
@@ -25,67 +24,13 @@ from bids_brainlm.errors import (
 )
 from bids_brainlm.executors import choose
 from bids_brainlm.executors.work import Done, Executor, Task
-from bids_brainlm.plan import cost, fit, group, participant
+from bids_brainlm.plan import cost, fit
 from bids_brainlm.plan.records import Plan
-from bids_brainlm.steps import (
-    across,
-    alignment,
-    attention,
-    base,
-    ceilings,
-    comparison,
-    controls,
-    correspondence,
-    decoding,
-    encoding,
-    features,
-    heads,
-    ladder,
-    ladder_group,
-    layers,
-    linguistic,
-    parcels,
-    partial,
-    pooled,
-    reliability,
-    representations,
-    specialization,
-    static,
-    surprisal,
-    words,
-)
-from bids_brainlm.steps import group as group_step
+from bids_brainlm.steps import base
 from bids_brainlm.steps.base import Job
 
-STEPS: Mapping[str, ModuleType] = {
-    "words": words,
-    "features": features,
-    "attention": attention,
-    "surprisal": surprisal,
-    "representations": representations,
-    "linguistic": linguistic,
-    "decoding": decoding,
-    "static": static,
-    "controls": controls,
-    "parcels": parcels,
-    "encoding": encoding,
-    "heads": heads,
-    "partial": partial,
-    "ladder": ladder,
-    "across": across,
-    "ceilings": ceilings,
-    "reliability": reliability,
-    "alignment": alignment,
-    "group": group_step,
-    "ladder_group": ladder_group,
-    "correspondence": correspondence,
-    "layers": layers,
-    "comparison": comparison,
-    "specialization": specialization,
-    "pooled": pooled,
-}
-
 _N_READERS = 4  # threads that read earlier results: they wait for the disk most of the time
+_AT_ONCE = 32  # jobs that such a thread takes
 
 
 def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
@@ -112,9 +57,8 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
     _check_folders(settings)
     names = Names(settings.output_dir)
     describe.check_output(names, __version__)
-    level = group if settings.level == "group" else participant
     with _no_collection():
-        plan = level.plan(settings)
+        plan = _plan(settings)
         states = _states(plan, settings)
     todo = [job for job in plan.jobs if states[job.record] != "done"]
     if not settings.execution.reports_only:
@@ -139,6 +83,17 @@ def run(settings: Config, run_id: str, print_out: Callable[[str], None]) -> int:
     write.write_text(names.path("run_settings", {"run_id": run_id}), config.to_toml(settings))
     with logs.kept(text, records, verbose=settings.verbose) as log:
         return _Run(settings, plan, states, names, log).go()
+
+
+def _plan(settings: Config) -> Plan:
+    """Plan a level; the other one's steps are not loaded."""
+    if settings.level == "group":
+        from bids_brainlm.plan import group
+
+        return group.plan(settings)
+    from bids_brainlm.plan import participant
+
+    return participant.plan(settings)
 
 
 @contextmanager
@@ -166,16 +121,23 @@ def _check_folders(settings: Config) -> None:
 
 def _states(plan: Plan, settings: Config) -> dict[Path, str]:
     """Tell of every job whether it is done; refuse results of other settings."""
-    found = base.each(base.state, plan.jobs, _N_READERS, writes=False)
-    states = {job.record: one for job, one in zip(plan.jobs, found, strict=True)}
-    others = [job for job in plan.jobs if states[job.record] == "other"]
+    jobs = plan.jobs
+    parts = [jobs[k : k + _AT_ONCE] for k in range(0, len(jobs), _AT_ONCE)]
+    found = base.each(_states_of, parts, _N_READERS, writes=False)
+    states = {record: state for part in found for record, state in part}
+    others = [job for job in jobs if states[job.record] == "other"]
     if others and not settings.execution.overwrite and not settings.execution.reports_only:
         job = others[0]
         raise OutputError(
             f"{job.record} was made with other settings ({base.difference(job)}); "
-            f"{len(others)} of {len(plan.jobs)} results differ like this."
+            f"{len(others)} of {len(jobs)} results differ like this."
         )
     return states
+
+
+def _states_of(jobs: Sequence[Job]) -> list[tuple[Path, str]]:
+    """Return record and state of some jobs."""
+    return [(job.record, base.state(job)) for job in jobs]
 
 
 class _Run:
@@ -326,6 +288,8 @@ class _Run:
 
     def _pages(self) -> None:
         """Write reports and the methods section."""
+        from bids_brainlm import pages
+
         failed = [(job.unit, str(error)) for job, error in self.failed]
         pages.write_pages(self.settings, self.plan, failed, self.names, self.log)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -122,10 +122,14 @@ def _expression(template: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _check(logical: str, entities: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the given entities after checking their names and labels."""
-    given = {name: value for name, value in entities.items() if value is not None}
-    _shape(logical, frozenset(entities), frozenset(given))
+def _check(
+    logical: str, entities: Mapping[str, str | None]
+) -> tuple[Mapping[str, str], tuple[str, str, list[str]]]:
+    """Return the given entities after checking their names and labels, and the `_shape`."""
+    given = entities
+    if None in entities.values():
+        given = {name: value for name, value in entities.items() if value is not None}
+    shape = _shape(logical, tuple(entities), tuple(given))
     for name, value in given.items():
         if not isinstance(value, str) or not _fits(name, value):
             raise ConfigError(
@@ -134,7 +138,7 @@ def _check(logical: str, entities: Mapping[str, str | None]) -> dict[str, str]:
                 hint="Give labels without prefix, dashes and underscores "
                 "(--participant-label, --task-label, --model, --atlas).",
             )
-    return given
+    return given, shape
 
 
 @lru_cache(maxsize=65_536)
@@ -145,21 +149,21 @@ def _fits(name: str, value: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _shape(
-    logical: str, named: frozenset[str], given: frozenset[str]
+    logical: str, named: tuple[str, ...], given: tuple[str, ...]
 ) -> tuple[str, str, list[str]]:
     """Return folder and name with the parts whose entities are given, and what is missing."""
     template = templates().get(logical)
     if template is None:
         raise ValueError(f"unknown output {logical!r}; known: {', '.join(templates())}")
     everything, required = _fields(template)
-    unknown = sorted(named - everything)
+    unknown = sorted(set(named) - everything)
     if unknown:
         raise ValueError(f"output {logical!r} has no entity {unknown}; it has {sorted(everything)}")
     folder, _, name = _without_gaps(template, given).rpartition("/")
-    return folder, name, sorted(required - given)
+    return folder, name, sorted(required - set(given))
 
 
-def _without_gaps(template: str, given: frozenset[str]) -> str:
+def _without_gaps(template: str, given: Collection[str]) -> str:
     """Return a template with the optional parts whose entities are given."""
 
     def keep(match: re.Match[str]) -> str:
@@ -180,6 +184,7 @@ class Names:
 
     def __init__(self, out_dir: str | os.PathLike[str]) -> None:
         self.root = Path(out_dir).absolute()
+        self._start = f"{self.root}{os.sep}"
         self._folders: dict[str, Path] = {}
 
     def path(self, logical: str, entities: Mapping[str, str | None] | None = None) -> Path:
@@ -199,9 +204,7 @@ class Names:
         ValueError
             The logical name or an entity is unknown, or a required entity is missing.
         """
-        entities = entities or {}
-        given = _check(logical, entities)
-        folder, name, missing = _shape(logical, frozenset(entities), frozenset(given))
+        given, (folder, name, missing) = _check(logical, entities or {})
         if missing:
             raise ValueError(f"output {logical!r} needs {missing}")
         folder = folder.format_map(given)
@@ -238,6 +241,8 @@ class Names:
 
     def relative(self, path: str | os.PathLike[str]) -> str:
         """Return a path relative to the root, with forward slashes."""
+        if isinstance(path, Path) and (text := str(path)).startswith(self._start):
+            return text[len(self._start) :].replace(os.sep, "/")
         path = Path(path)
         return (path.relative_to(self.root) if path.is_absolute() else path).as_posix()
 
@@ -270,7 +275,7 @@ class Names:
             Sorted by name.
         """
         wanted = dict(entities or {})
-        given = _check(logical, wanted)
+        given, _ = _check(logical, wanted)
         found = []
         for pattern in _globs(templates()[logical], given):
             for path in self.root.glob(pattern):

@@ -109,5 +109,7 @@ def split_side(extension: str) -> tuple[str | None, str]:
     >>> split_side("L.func.gii"), split_side("nii.gz")
     (('L', 'func.gii'), (None, 'nii.gz'))
     """
+    if extension[1:2] != ".":
+        return None, extension
     found = _OF_SIDE.fullmatch(extension)
     return (found.group(1), found.group(2)) if found else (None, extension)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import Config, base_space
 from bids_brainlm.steps import across, encoding_columns
-from bids_brainlm.steps.base import Job, Unit
+from bids_brainlm.steps.base import Job, Later
 
 Known = Mapping[tuple[str | None, str], Job]  # label and space to the job that makes the space
 
@@ -126,7 +127,7 @@ def _job(
 ) -> Job:
     """Plan one feature space of one tested run."""
     tested = blocks[0]
-    unit = Unit(**{**asdict(tested.series.unit), "model": label, "feature": feature})
+    unit = replace(tested.series.unit, model=label, feature=feature)
     bands = [
         band
         for band in tested.bands
@@ -152,7 +153,7 @@ def _job(
         version=across.VERSION,
         unit=unit,
         record=across.record(unit, names, scheme),
-        outputs=across.outputs(unit, names, bands, scheme),
+        outputs=Later(partial(across.outputs, unit, names, bands, scheme)),
         upstream=tuple({job.record: job for job in (*series, *made, *base)}.values()),
         facts={
             "scheme": scheme,
@@ -164,7 +165,7 @@ def _job(
             "spaces": spaces,
             "sources": sorted({names.uri(job.record) for job in (*series[1:], *made)}),
         },
-        settings=asdict(across.params(config)),
+        settings=vars(across.params(config)),
         group=(across.NAME, scheme, unit.space, unit.atlas, label, feature, *shared),
     )
 

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import gzip
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,6 +46,7 @@ PARCELS = 0.1  # GB: buffers of one image
 COPIES_OF_SERIES = 7  # float64, while voxelwise series are made and written
 COPIES_OF_WEIGHTS = 1.6  # while a model is loaded
 COPIES_OF_STATES = 5  # float32, while features are gathered, compressed and written
+COPIES_OF_RUN = 2  # compressed, while a run is summarised
 COPIES_OF_PEOPLE = 6  # float64, while a group is tested
 SHARE_IN_ATLAS = 0.25  # of the grid's voxels, at most
 
@@ -199,11 +203,24 @@ def image_shape(path: Path) -> tuple[int, int, int, int]:
             n_locations, n_volumes = 2 * 163842, 500
         return n_locations, 1, 1, n_volumes
     try:
-        shape = tuple(int(n) for n in nibabel.load(path).shape)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError):
+        shape = _nifti_shape(path) or tuple(int(n) for n in nibabel.load(path).shape)
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError):
         shape = (97, 115, 97, 500)
     x, y, z, n_volumes = (*shape, 1, 1, 1, 1)[:4]
     return x, y, z, n_volumes
+
+
+def _nifti_shape(path: Path) -> tuple[int, ...]:
+    """Read no more than the sizes of a NIfTI-1 file, ten times as fast as nibabel; else ()."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as stream:
+        header = stream.read(348)
+    if header[344:] not in (b"n+1\0", b"ni1\0"):
+        return ()
+    order = "<" if 1 <= header[40] <= 7 else ">"
+    n_dimensions, *sizes = struct.unpack(f"{order}8h", header[40:56])
+    shape = tuple(sizes[:n_dimensions])
+    return shape if 1 <= n_dimensions <= 7 and min(shape) > 0 else ()
 
 
 def n_voxels(job: Job, config: Config) -> float:
@@ -253,10 +270,16 @@ def _model_gb(job: Job) -> float:
 
 
 def _group_gb(job: Job) -> float:
-    """Return the memory of group statistics, GB: the tables of all people and their columns."""
-    sizes: Mapping[str, float] = {}
+    """Return the memory of group statistics, GB: the tables of all people and their columns.
+
+    Voxelwise series are read in pieces, or one run after the other.
+    """
+    sizes: dict[str, float] = {}
     for name, path in job.files.items():
         kind = name.partition(":")[0]
-        sizes = {**sizes, kind: sizes.get(kind, 0.0) + stat_size(path)}
+        if path.suffix == ".nc":
+            sizes["run"] = max(sizes.get("run", 0.0), COPIES_OF_RUN * stat_size(path))
+        else:
+            sizes[kind] = sizes.get(kind, 0.0) + stat_size(path)
     largest = max(sizes.values(), default=0.0)
     return COPIES_OF_PEOPLE * largest / 1e9 + 0.1

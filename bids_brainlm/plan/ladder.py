@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial
 
 from bids_brainlm.bidsio.names import Names
 from bids_brainlm.config import NUISANCE_BANDS, STIM, Config, base_space
 from bids_brainlm.errors import ConfigError
 from bids_brainlm.plan.ladder_aids import AUTO, TOP
 from bids_brainlm.steps import ladder
-from bids_brainlm.steps.base import Job, Unit
+from bids_brainlm.steps.base import Job, Later
 
 Known = Mapping[tuple[str | None, str], Job]  # label and space to the job that makes the space
 EVERYWHERE = ("position", "acoustics", "static")  # asked for by `AUTO`
@@ -69,14 +70,14 @@ def _ladder(
     else:
         missing.append({"Name": ladder.TRAINED, "Why": "no model of --model is trained"})
     rungs.append({"Name": top, "Bands": [top]})
-    unit = Unit(**{**asdict(series.unit), "model": label, "feature": ladder.NAME})
+    unit = replace(series.unit, model=label, feature=ladder.NAME)
     makers = [main, *([twin] if twin is not None else []), *spaces.values()]
     return Job(
         step=ladder.NAME,
         version=ladder.VERSION,
         unit=unit,
         record=ladder.record(unit, names),
-        outputs=ladder.outputs(unit, names),
+        outputs=Later(partial(ladder.outputs, unit, names)),
         upstream=tuple({job.record: job for job in (word_job, series, *makers)}.values()),
         facts={
             "tr": word_job.facts["tr"],
@@ -92,7 +93,7 @@ def _ladder(
             },
             "sources": sorted({names.uri(job.record) for job in (word_job, *makers)}),
         },
-        settings=asdict(ladder.params(config)),
+        settings=vars(ladder.params(config)),
         group=(ladder.NAME, unit.story, unit.space, unit.atlas, label),
     )
 

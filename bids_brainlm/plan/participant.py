@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial as bound
 from pathlib import Path
 
 from bids_brainlm.bidsio import atlas as atlases
@@ -19,7 +20,7 @@ from bids_brainlm.plan.records import Plan
 from bids_brainlm.plan.selection import Selection, select
 from bids_brainlm.plan.stories import StoryJobs, plan_stories
 from bids_brainlm.steps import across, encoding, encoding_columns, heads, ladder, parcels, partial
-from bids_brainlm.steps.base import Job, Unit, canonical, made_by
+from bids_brainlm.steps.base import Job, Later, Unit, canonical, made_by
 
 PAIR = encoding_columns.LAYERED
 
@@ -136,7 +137,7 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
         version=parcels.VERSION,
         unit=unit,
         record=parcels.record(unit, names),
-        outputs=parcels.outputs(unit, names, voxelwise=atlas is None),
+        outputs=Later(bound(parcels.outputs, unit, names, voxelwise=atlas is None)),
         files={**files, **_atlas_asked_for(atlas, config)},
         facts={
             "tr": run.tr,
@@ -147,7 +148,7 @@ def _parcels(story, run, image, atlas, config, names) -> Job:
             "parcels": None if atlas is None else _parcel_table(atlas),
             "uris": uris,
         },
-        settings=asdict(parcels.params(config)),
+        settings=vars(parcels.params(config)),
         fingerprints={
             name: write.fingerprint(path)
             for name, path in {**{p.name: p for p in files.values()}, **atlas_files}.items()
@@ -236,13 +237,13 @@ def _partials(fits: Sequence[Job], config: Config, names: Names) -> list[Job]:
                     version=partial.VERSION,
                     unit=first.unit,
                     record=partial.record(first.unit, names),
-                    outputs=partial.outputs(first.unit, names),
+                    outputs=Later(bound(partial.outputs, first.unit, names)),
                     upstream=(first, second, made_by(first, "parcels")),
                     facts={
                         "other": second.unit.feature,
                         "sources": sorted(names.uri(job.record) for job in (first, second)),
                     },
-                    settings=asdict(partial.params(config)),
+                    settings=vars(partial.params(config)),
                     group=(partial.NAME, first.unit.story, first.unit.space, first.unit.atlas),
                 )
             )
@@ -260,7 +261,7 @@ def _encoding(
 ) -> Job:
     """Plan the maps of one run and feature space; ``spaces`` are the jobs that make its bands."""
     word_job, series = upstream[:2]
-    unit = Unit(**{**asdict(series.unit), "model": label, "feature": feature})
+    unit = replace(series.unit, model=label, feature=feature)
     step = heads if feature == "heads" else encoding
     predicts = config.encoding.predictions
     more = {} if feature == "heads" else {"bands": bands, "predictions": predicts}
@@ -270,7 +271,7 @@ def _encoding(
         version=step.VERSION,
         unit=unit,
         record=step.record(unit, names),
-        outputs=step.outputs(unit, names, **more),
+        outputs=Later(bound(step.outputs, unit, names, **more)),
         upstream=tuple({job.record: job for job in (*upstream, *spaces.values())}.values()),
         facts={
             "tr": word_job.facts["tr"],
@@ -278,7 +279,7 @@ def _encoding(
             "spaces": {space: job.step for space, job in spaces.items()},
             "sources": sorted({names.uri(j.record) for j in (word_job, *spaces.values())}),
         },
-        settings=asdict(step.params(config)),
+        settings=vars(step.params(config)),
         group=(step.NAME, unit.story, unit.space, unit.atlas, label, feature),
     )
 
@@ -286,10 +287,9 @@ def _encoding(
 def _links(chosen: Selection, config: Config) -> dict[str, str]:
     """Return the DatasetLinks of the output: where its sources lie, relative to it."""
     out = config.output_dir
+    roots = {image.dataset: image.root for image in chosen.images.values()}
     links = {"raw": dataset_link(config.bids_dir, out)}
-    for image in chosen.images.values():
-        links[image.dataset] = dataset_link(image.root, out)
-    return links
+    return links | {name: dataset_link(root, out) for name, root in roots.items()}
 
 
 def _descriptions(

@@ -81,12 +81,17 @@ def n_states(job: Job, config: Config) -> float:
     """Return how many columns the maps of an encoding job have."""
     space = base_space(str(job.unit.feature))
     if space == "heads":
-        return _facts(job)["heads"]
+        return n_heads(job)
     if space not in LAYERED:
         return 1.0
     if config.features.layers:
         return float(len(config.features.layers))
     return _facts(job)["states"]
+
+
+def n_heads(job: Job) -> float:
+    """Return the number of a model's heads; a guess where it is not at hand."""
+    return _facts(job)["heads"]
 
 
 def weight_bytes(job: Job) -> float:

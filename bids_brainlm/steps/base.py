@@ -12,14 +12,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, ValuesView
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from bids_brainlm import __version__
+from bids_brainlm import software
 from bids_brainlm.bidsio import spaces, write
 from bids_brainlm.bidsio.names import Names, templates
 from bids_brainlm.errors import BrainLMError, MissingInputError
@@ -49,12 +49,16 @@ class Unit:
 
         ``L.func.gii`` is the extension ``func.gii`` with the entity ``hemi-L``.
         """
-        known = _entities(logical)
+        known, own = _entities(logical)
         side, ext = spaces.split_side(ext)
-        labels = {**(labels or {}), **({} if side is None else {"hemi": side})}
-        given: dict[str, str | None] = {k: getattr(self, k) for k in known if k in _OWN}
-        given.update({k: v for k, v in labels.items() if k in known})
-        return names.path(logical, {**given, "ext": ext} if "ext" in known else given)
+        mine = vars(self)
+        given = {k: mine[k] for k in own if mine[k] is not None}
+        if side is not None:
+            labels = {**(labels or {}), "hemi": side}
+        given.update({k: v for k, v in labels.items() if k in known} if labels else {})
+        if "ext" in known:
+            given["ext"] = ext
+        return names.path(logical, given)
 
     def map_extensions(self, stat: str | None = None) -> list[str]:
         """Return the extensions of a map of this unit: table, images, sidecar."""
@@ -82,9 +86,50 @@ _OWN = frozenset(entity.name for entity in fields(Unit))
 
 
 @lru_cache(maxsize=256)
-def _entities(logical: str) -> frozenset[str]:
-    """Return the entities in the name of an output."""
-    return frozenset(re.findall(r"{(\w+)}", templates()[logical]))
+def _entities(logical: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the entities in the name of an output, and those of them that a unit has."""
+    known = frozenset(re.findall(r"{(\w+)}", templates()[logical]))
+    return known, tuple(sorted(known & _OWN))
+
+
+class Later(Mapping[str, Path]):
+    """Outputs that are named when somebody first asks for them.
+
+    A study has a hundred thousand of them, and a dry run of it asks for none.
+
+    Parameters
+    ----------
+    name : callable
+        Returns the outputs. They are named at once where they are pickled.
+    """
+
+    def __init__(self, name: Callable[[], Mapping[str, Path]]) -> None:
+        self._name = name
+
+    @cached_property
+    def _named(self) -> Mapping[str, Path]:
+        """The outputs."""
+        return self._name()
+
+    def __getitem__(self, key: str) -> Path:
+        """Return the path of an output."""
+        return self._named[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the keys."""
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        """Return the number of outputs."""
+        return len(self._named)
+
+    def values(self) -> ValuesView[Path]:
+        """Return the paths."""
+        return self._named.values()
+
+    def __reduce__(self) -> tuple[type, tuple[Mapping[str, Path]]]:
+        """Pickle the outputs, not how they are named."""
+        return dict, (self._named,)
 
 
 @dataclass(frozen=True)
@@ -244,11 +289,16 @@ def _checksum(content: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical(entries).encode()).hexdigest()
 
 
+def is_whole(record: Mapping[str, object]) -> bool:
+    """Tell whether the entries of a record are those that were written, if that can be told."""
+    return "Checksum" not in record or record["Checksum"] == _checksum(record)
+
+
 def stamp(job: Job) -> dict[str, object]:
     """Return the part of a sidecar that says how the file was made."""
     ingredients = job.ingredients()
     return {
-        "SoftwareVersions": {"bids_brainlm": __version__},
+        "SoftwareVersions": software.versions(job.step),
         "Key": job.key,
         "Step": {k: ingredients[k] for k in ("Name", "Version", "Parameters", "Facts", "Inputs")},
     }

@@ -6,15 +6,18 @@ A helper of the encoding steps, not a step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bids_brainlm.bidsio import write
 from bids_brainlm.errors import NumericalError
-from bids_brainlm.numerics import alignment, audit, crossval
+from bids_brainlm.numerics import audit, crossval
 from bids_brainlm.steps import stories
 from bids_brainlm.steps.base import Job, made_by
+
+if TYPE_CHECKING:
+    from bids_brainlm.numerics import alignment
 
 SCALED = (
     "Parcel series are z-scored over the run, test rows included: one scale and one mean a "
@@ -119,6 +122,8 @@ def run_lag(job: Job, series: np.ndarray) -> dict[str, object]:
     dict
         Empty where the run is too short to tell.
     """
+    from bids_brainlm.numerics import alignment
+
     response = word_response(job, len(series))
     try:
         found = alignment.run_alignment(
@@ -131,6 +136,8 @@ def run_lag(job: Job, series: np.ndarray) -> dict[str, object]:
 
 def word_response(job: Job, n_trs: int) -> np.ndarray:
     """Return words a TR, convolved with the canonical response, shape (n_trs,)."""
+    from bids_brainlm.numerics import alignment
+
     words = made_by(job, "words")
     counts = write.read_stim_tsv_gz(words.outputs["stim_words"])[:n_trs, 0]
     return alignment.convolve_response(np.nan_to_num(counts), float(words.facts["tr"]))

@@ -56,13 +56,15 @@ def test_help_names_every_setting_and_its_levels():
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("level", ["group", "plan"])
+@pytest.mark.parametrize("level", ["group", "participant"])
 def test_planning_loads_neither_torch_nor_plots(level):
     program = (
         "import sys\n"
         "from bids_brainlm import runner\n"
+        f"from bids_brainlm.plan import {level}\n"
         "heavy = ('torch', 'transformers', 'nilearn', 'spacy', 'bids', 'pandas', 'xarray',"
-        " 'matplotlib')\n"
+        " 'matplotlib', 'scipy.stats', 'bids_brainlm.report')\n"
+        f"heavy += ('scipy.interpolate',) if {level != 'group'} else ()\n"
         "sys.exit(' '.join(m for m in heavy if m in sys.modules) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
@@ -78,6 +80,8 @@ DELAYED = {
     "bids_brainlm/presets/cli.py": {"bids_brainlm.presets"},  # NumPy, after threads are set
     "bids_brainlm/simulate/cli.py": {"bids_brainlm.simulate"},
     "bids_brainlm/simulate/images.py": {"bids_brainlm.bidsio"},
+    "bids_brainlm/runner.py": {"bids_brainlm", "bids_brainlm.plan"},  # one level, pages when due
+    "bids_brainlm/steps/run_checks.py": {"bids_brainlm.numerics"},  # SciPy's splines: no plan's
     "bids_brainlm/report/common.py": {"bids_brainlm.report", "bids_brainlm.report.content"},
 }
 
