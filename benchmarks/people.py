@@ -32,6 +32,7 @@ from bids_brainlm.bidsio import write
 from bids_brainlm.config import Config
 from bids_brainlm.plan import group, participant
 from bids_brainlm.plan.records import Plan
+from bids_brainlm.steps import base
 
 SEED_STORY = "rabbithole"
 N_STORIES = 18
@@ -117,7 +118,25 @@ def cloned(source: Path, to: Path, n_people: int, scratch: Path) -> int:
     if table.exists():
         table.unlink()
         table.write_text("\n".join(["participant_id", *lines]) + "\n", "utf-8")
+    seal(to)
     return count
+
+
+def seal(folder: Path) -> None:
+    """Give all records below a folder the sums of the files as they are now."""
+    known: dict[int, str] = {}
+    for path in sorted(folder.rglob("*.json")):
+        record = write.read_json(path)
+        if "Checksum" not in record:
+            continue
+        for name in record["Outputs"]:
+            output = path.parent / name
+            if output.is_file():
+                place = output.stat().st_ino
+                known[place] = known.get(place) or write.sha256_file(output)
+                record["Outputs"][name] = known[place]
+        record["Checksum"] = base._checksum(record)
+        write.write_json(path, record)
 
 
 def in_process(work: Callable[[], object]) -> dict[str, float]:

@@ -44,7 +44,8 @@ def load_image(path: Path) -> nib.spatialimages.SpatialImage:
     """
     require_present(path, "image")
     try:
-        image = nib.load(path)
+        with np.errstate(all="ignore"):  # what is no number in a header is refused below
+            image = nib.load(path)
     except _UNREADABLE as error:
         raise DataError(f"{path} is not an image that can be read: {error}.") from error
     if isinstance(image, nib.spatialimages.SpatialImage):  # surfaces have neither grid nor affine
@@ -65,10 +66,12 @@ def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
         )
     if kind.kind not in "iuf":
         raise DataError(f"{path}: found data of the type {kind.name}, expected real numbers.")
-    place = None if image.affine is None else image.affine[:3, :3]
-    if place is not None and not (
-        np.isfinite(image.affine).all() and 1e-9 < abs(np.linalg.det(place)) < 1e12
-    ):
+    with np.errstate(all="ignore"):
+        place = None if image.affine is None else image.affine[:3, :3]
+        good = place is None or (
+            np.isfinite(image.affine).all() and 1e-9 < abs(np.linalg.det(place)) < 1e12
+        )
+    if not good:
         raise DataError(
             f"{path}: found an affine that puts no voxel into space (sform, qform), expected "
             "sizes in mm."

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_brainlm.bidsio.jsons import parse_object
+from bids_brainlm.bidsio.netcdf import netcdf_bytes
 from bids_brainlm.bidsio.temporary import temporary_name
 from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadWriteError
 
@@ -244,20 +245,8 @@ def write_nifti(path: Path, image: nibabel.Nifti1Image, tr: float | None = None)
 
 
 def write_netcdf(path: Path, dataset: xarray.Dataset) -> None:
-    """Write an xarray dataset as netCDF-4, compressed; errors as `write_bytes`.
-
-    Notes
-    -----
-    The file is made in memory: HDF5 crashes the process when the disk is full.
-    """
-    encoding = {
-        name: {"zlib": True, "complevel": 4, "shuffle": True}
-        for name, variable in dataset.variables.items()
-        if variable.dtype.kind in "fiu" and variable.ndim
-    }
-    stream = io.BytesIO()
-    dataset.to_netcdf(stream, engine="h5netcdf", encoding=encoding)
-    write_bytes(path, stream.getvalue())
+    """Write an xarray dataset, see `netcdf.netcdf_bytes`; errors as `write_bytes`."""
+    write_bytes(path, netcdf_bytes(dataset))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -364,9 +353,12 @@ def sha256_file(path: Path) -> str:
     """Return the sha256 of a file; errors as `read_tsv`."""
     try:
         whole = hashlib.sha256()
-        with path.open("rb", buffering=0) as stream:
-            while part := stream.read(_ONE_READ):
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # a stream costs more
+        try:
+            while part := os.read(file, _ONE_READ):
                 whole.update(part)
+        finally:
+            os.close(file)
         return whole.hexdigest()
     except FileNotFoundError as error:
         raise MissingInputError(f"{path} does not exist or is a link without content.") from error

@@ -15,7 +15,7 @@ from typing import Protocol
 from bids_brainlm import __version__, caches
 from bids_brainlm.config import Config
 from bids_brainlm.errors import ConfigError, MissingInputError
-from bids_brainlm.steps import base
+from bids_brainlm.steps import base, intact
 from bids_brainlm.steps.base import Job, Outcome, Resources
 
 _PACKAGE = "bids_brainlm.steps."
@@ -129,7 +129,14 @@ def call(task: Task, progress: Callable[[str], None]) -> list[Outcome]:
         models_dir=Path(execution.models_dir) if execution.models_dir else None,
         progress=progress,
     )
-    return module.run(task.jobs, module.params(task.config), resources)
+    if task.config.level != "group":
+        return module.run(task.jobs, module.params(task.config), resources)
+    # What participants' results are was not looked at so far.
+    damage = {job.record: intact.damage(job, resources.out_dir) for job in task.jobs}
+    sound = [job for job in task.jobs if damage[job.record] is None]
+    left_out = [Outcome(job, damage[job.record]) for job in task.jobs if damage[job.record]]
+    made = module.run(sound, module.params(task.config), resources) if sound else []
+    return [*left_out, *made]
 
 
 def call_away(task: Task) -> Reply:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics.blas import single_threaded
+from bids_brainlm.numerics.scores import fisher_mean
 
 _PARCELS_PER_BLOCK = 256
 _PARCELS_IN_CACHE = 64
@@ -67,7 +70,7 @@ def leave_one_out(
     isc = np.full((n_participants, n_parcels), np.nan)
     left = np.arange(n_parcels)
     if n_segments == 1:
-        left = _from_sums(series, include_self, isc)
+        left = _in_blocks(series, lambda x, enough: _block(x, include_self, enough), isc)
     for start in range(0, left.size, _PARCELS_PER_BLOCK):
         block = left[start : start + _PARCELS_PER_BLOCK]
         z, present = _standardise(series[:, :, block])
@@ -77,7 +80,65 @@ def leave_one_out(
     return isc
 
 
-def _from_sums(series: np.ndarray, include_self: bool, isc: np.ndarray) -> np.ndarray:
+def leave_groups_out(
+    series: np.ndarray,
+    groups: Sequence[np.ndarray],
+    *,
+    include_self: bool = False,
+    n_segments: int = 1,
+) -> np.ndarray:
+    """Mean intersubject correlation without each of some groups of participants.
+
+    Parameters
+    ----------
+    series : array, shape (n_participants, n_trs, n_parcels)
+        As in `leave_one_out`.
+    groups : sequence of array of int
+        Numbers of the participants that are left out together.
+    include_self, n_segments
+        As in `leave_one_out`.
+
+    Returns
+    -------
+    array, shape (n_groups, n_parcels)
+        Fisher mean of `leave_one_out` over those who are left.
+
+    Raises
+    ------
+    NumericalError
+        As `leave_one_out`, also where fewer than 2 participants are left.
+
+    Notes
+    -----
+    Without segments the sums over those who are left come from one product for all groups, with
+    the digits of `leave_one_out`.
+    """
+    series = np.asarray(series)
+    keep = np.ones((len(groups), len(series)), dtype=bool)
+    for row, group in zip(keep, groups, strict=True):
+        row[group] = False
+    found = np.full((len(groups), series.shape[-1]), np.nan)
+    left = np.arange(series.shape[-1])
+    if n_segments == 1 and series.ndim == 3 and (keep.sum(axis=1) > 1).all():
+
+        def of_block(x: np.ndarray, enough: float) -> tuple[np.ndarray, np.ndarray]:
+            return _block_of_groups(x, keep, include_self, enough)
+
+        left = _in_blocks(series, of_block, found)
+    for start in range(0, left.size, _PARCELS_PER_BLOCK):
+        block = left[start : start + _PARCELS_PER_BLOCK]
+        some = series[..., block]
+        for number, kept in enumerate(keep):
+            own = leave_one_out(some[kept], include_self=include_self, n_segments=n_segments)
+            found[number, block] = fisher_mean(own, axis=0)
+    return found
+
+
+def _in_blocks(
+    series: np.ndarray,
+    of_block: Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]],
+    found: np.ndarray,
+) -> np.ndarray:
     """Fill in parcels whose sums of products have the digits; returns the others."""
     n_participants, n_trs, n_parcels = series.shape
     dtype = series.dtype if series.dtype in _LEFT_OVER else np.dtype(np.float64)
@@ -93,17 +154,23 @@ def _from_sums(series: np.ndarray, include_self: bool, isc: np.ndarray) -> np.nd
                 copy = buffer[:, : block.shape[1]]
                 np.copyto(copy, block)
                 block = copy
-            isc[:, some], good[some] = _block(block, include_self, _LEFT_OVER[dtype])
+            found[:, some], good[some] = of_block(block, _LEFT_OVER[dtype])
     return np.flatnonzero(~good)
+
+
+def _scales(x: np.ndarray, enough: float) -> tuple[np.ndarray, np.ndarray]:
+    """What makes norms sqrt(n_trs), and whether it has the digits, (n_participants, n_parcels)."""
+    n = x.shape[2]
+    raw = np.vecdot(x, x).astype(np.float64)
+    mean = np.matmul(x, np.ones((n, 1), x.dtype))[:, :, 0].astype(np.float64) / n
+    squares = raw - n * mean**2
+    return np.sqrt(n / squares), squares > enough * raw
 
 
 def _block(x: np.ndarray, include_self: bool, enough: float) -> tuple[np.ndarray, np.ndarray]:
     """Correlations and whether they can be trusted; x is (n_participants, n_parcels, n_trs)."""
     n = x.shape[2]
-    raw = np.vecdot(x, x).astype(np.float64)
-    mean = np.matmul(x, np.ones((n, 1), x.dtype))[:, :, 0].astype(np.float64) / n
-    squares = raw - n * mean**2
-    scale = np.sqrt(n / squares)
+    scale, varies = _scales(x, enough)
     by_parcel = x.transpose(1, 0, 2)
     weights = scale.T[:, None, :].astype(x.dtype)
     total = np.matmul(weights, by_parcel)[:, 0]  # (n_parcels, n_trs)
@@ -114,8 +181,31 @@ def _block(x: np.ndarray, include_self: bool, enough: float) -> tuple[np.ndarray
     if not include_self:
         product = with_total - n
         reference = total_squares - 2.0 * with_total + n
-    good = (squares > enough * raw) & (reference > enough * n)
+    good = varies & (reference > enough * n)
     return np.clip(product / np.sqrt(n * reference), -1.0, 1.0), good.all(axis=0)
+
+
+def _block_of_groups(
+    x: np.ndarray, keep: np.ndarray, include_self: bool, enough: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means without each group, (n_groups, n_parcels), and whether they can be trusted.
+
+    ``x`` as in `_block`; ``keep`` tells who is left, (n_groups, n_participants).
+    """
+    n = x.shape[2]
+    scale, varies = _scales(x, enough)
+    by_parcel = x.transpose(1, 0, 2)
+    weights = (keep * scale.T[:, None, :]).astype(x.dtype)  # (n_parcels, n_groups, n_participants)
+    totals = np.matmul(weights, by_parcel)
+    totals -= totals.mean(axis=2, keepdims=True)
+    with_total = np.matmul(totals, by_parcel.transpose(0, 2, 1)) * scale.T[:, None, :]
+    squares = np.vecdot(totals, totals).astype(np.float64)[:, :, None]
+    product, reference = with_total, np.broadcast_to(squares, with_total.shape)
+    if not include_self:
+        product, reference = with_total - n, squares - 2.0 * with_total + n
+    good = varies.T.all(axis=1) & ((reference > enough * n) | ~keep).all(axis=(1, 2))
+    r = np.where(keep, product / np.sqrt(n * reference), np.nan)
+    return fisher_mean(r, axis=2).T, good
 
 
 def _standardise(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -50,12 +50,12 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
 
 def _align(job: Job, settings: Params) -> list[str]:
     """Write the lags of all runs of one story and return a warning if the group is off."""
-    names, runs = group_files.read_runs(job)
+    runs = group_files.find_runs(job)
     tr = float(job.facts["tr"])
-    drive = _drive(job, names)
+    drive = _drive(job, runs.names)
     counts = np.nan_to_num(write.read_stim_tsv_gz(job.files["words"])[:, 0])
-    keys = sorted(runs)
-    series = [alignment.driven_series(runs[key], drive) for key in keys]
+    keys = sorted(runs.paths)
+    series = [alignment.driven_series(runs.read(key), drive) for key in keys]
     responses = [alignment.convolve_response(counts[: len(one)], tr) for one in series]
     try:
         found = alignment.group_alignment(responses, series, tr, seed=settings.seed)

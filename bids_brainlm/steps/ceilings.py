@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from bids_brainlm.steps import group_files
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each_job, finish, stamp
 
 NAME = "ceilings"
-VERSION = 2
+VERSION = 3
 JACKKNIFE_GROUPS = 20
+MOST_BYTES, SHARE = 4e9, 0.2  # of all series of a piece; they are there twice for a moment
 
 
 @dataclass(frozen=True)
@@ -53,28 +54,51 @@ def record(unit: Unit, names: Names) -> Path:
 
 def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Outcome]:
     """Compute the ceilings of several stories."""
-    return each_job(jobs, lambda job: _ceiling(job, settings), resources, "ceilings")
+    n_bytes = min(MOST_BYTES, SHARE * 1e9 * resources.mem_gb)
+    return each_job(jobs, lambda job: _ceiling(job, settings, n_bytes), resources, "ceilings")
 
 
-def _ceiling(job: Job, settings: Params) -> list[str]:
+@dataclass(frozen=True)
+class _Found:
+    """ISC of some parcels: shapes (n_participants, n_parcels), and (n_parcels,) thrice."""
+
+    participants: list[str]
+    n_trs: int
+    own: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _correlate(runs: group_files.Runs, settings: Params, n_bytes: float) -> _Found:
+    """Correlate piece after piece, since voxels of all participants need not fit into memory."""
+    flags = {
+        "include_self": settings.isc_reference == "all",
+        "n_segments": settings.isc_segments,
+    }
+    parts = []
+    for some in runs.pieces(n_bytes):
+        participants, series = group_files.stacked(runs.all(some), settings.trim)
+        own = isc.leave_one_out(series, **flags)
+        mean = scores.fisher_mean(own, axis=0)
+        parts.append((own, mean, *_jackknife(series, mean, flags)))
+    joined = [np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)]
+    return _Found(participants, series.shape[1], *joined)
+
+
+def _ceiling(job: Job, settings: Params, n_bytes: float) -> list[str]:
     """Write the ISC maps of one story."""
-    names, runs = group_files.read_runs(job)
-    participants, series = group_files.stacked(runs, settings.trim)
-    own = isc.leave_one_out(
-        series,
-        include_self=settings.isc_reference == "all",
-        n_segments=settings.isc_segments,
-    )
-    mean = scores.fisher_mean(own, axis=0)
-    low, high = _jackknife(series, settings)
-    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(names)
+    runs = group_files.find_runs(job)
+    found = _correlate(runs, settings, n_bytes)
+    participants = found.participants
+    maps = MapSet.read(job.files["label_nii"], job.files["label_tsv"]).restrict(runs.names)
     meta = {
         "Story": job.unit.story,
         "Space": job.unit.space,
         "Atlas": job.unit.atlas,
         "Participants": participants,
         "NumberOfParticipants": len(participants),
-        "NumberOfRows": int(series.shape[1]),
+        "NumberOfRows": found.n_trs,
         "Trim": list(settings.trim),
         "Reference": "mean of the z-scored series of "
         + ("the other participants" if settings.isc_reference == "others" else "all participants"),
@@ -82,7 +106,7 @@ def _ceiling(job: Job, settings: Params) -> list[str]:
         "Sources": [f"bids::{name}" for name in sorted(job.fingerprints)],
     }
     paths = job.map_paths("participants")
-    write_map(maps, paths, [f"sub-{p}" for p in participants], own.T)
+    write_map(maps, paths, [f"sub-{p}" for p in participants], found.own.T)
     described = {
         "Description": "intersubject correlation of each participant",
         "Statistic": "isc",
@@ -91,7 +115,8 @@ def _ceiling(job: Job, settings: Params) -> list[str]:
     }
     write.write_json(job.outputs["participants.json"], {**described, **stamp(job)})
     paths = job.map_paths("isc")
-    write_map(maps, paths, ["value"], mean[:, None], {"ci_low": low, "ci_high": high})
+    more = {"ci_low": found.low, "ci_high": found.high}
+    write_map(maps, paths, ["value"], found.mean[:, None], more)
     finish(
         job,
         {
@@ -109,7 +134,9 @@ def _ceiling(job: Job, settings: Params) -> list[str]:
     return []
 
 
-def _jackknife(series: np.ndarray, settings: Params) -> tuple[np.ndarray, np.ndarray]:
+def _jackknife(
+    series: np.ndarray, mean: np.ndarray, flags: Mapping[str, object]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a 95 % interval of the mean ISC from leaving out (groups of) participants.
 
     Leave-one-out values share data, so neither their standard error nor a bootstrap of them
@@ -121,16 +148,7 @@ def _jackknife(series: np.ndarray, settings: Params) -> tuple[np.ndarray, np.nda
         missing = np.full(series.shape[2], np.nan)
         return missing, missing
     groups = np.array_split(np.arange(n), n_groups)
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        own = isc.leave_one_out(
-            series[rows],
-            include_self=settings.isc_reference == "all",
-            n_segments=settings.isc_segments,
-        )
-        return np.arctanh(np.clip(scores.fisher_mean(own, axis=0), -0.999999, 0.999999))
-
-    whole = statistic(np.arange(n))
-    left = np.stack([statistic(np.setdiff1d(np.arange(n), g)) for g in groups])
+    whole = group_files.fisher_z(mean)
+    left = group_files.fisher_z(isc.leave_groups_out(series, groups, **flags))
     spread = np.sqrt((n_groups - 1) / n_groups * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
     return np.tanh(whole - 1.96 * spread), np.tanh(whole + 1.96 * spread)

@@ -19,6 +19,9 @@ from bids_brainlm.errors import DataError
 from bids_brainlm.steps import regions
 from bids_brainlm.steps.base import Job
 
+PIECE = 256  # parcels, a multiple of what `numerics.isc` takes at once
+EVERYTHING = slice(None)
+
 
 @dataclass(frozen=True)
 class People:
@@ -59,11 +62,13 @@ def read_people(job: Job, prefix: str, *, correlations: bool) -> People:
     DataError
         Columns or atlases differ.
     """
-    found = {
-        key.removeprefix(f"{prefix}:"): (path, *read_map(path)[1:])
-        for key, path in job.files.items()
-        if key.startswith(f"{prefix}:")
-    }
+    found: dict[str, tuple[Path, list[str], list[str], np.ndarray]] = {}
+    several: list[list[str]] = []
+    for key, path in job.files.items():
+        if key.startswith(f"{prefix}:"):
+            _, own, labels, values = read_map(path)
+            several.append(_same(own, several))
+            found[key.removeprefix(f"{prefix}:")] = (path, several[-1], labels, values)
     columns = next(iter(found.values()))[2]
     for path, _, own, _ in found.values():
         if own != columns:
@@ -72,9 +77,7 @@ def read_people(job: Job, prefix: str, *, correlations: bool) -> People:
                 "expected the same.",
                 hint="Run the participant level with the same --layers for all (--overwrite).",
             )
-    names = shared_names(
-        [entry[1] for entry in found.values()], str(job.unit), voxelwise=job.unit.is_everywhere
-    )
+    names = shared_names(several, str(job.unit), voxelwise=job.unit.is_everywhere)
     runs: dict[str, list[np.ndarray]] = defaultdict(list)
     for key, (_, own, _, values) in found.items():
         kept = values if own == names else values[rows_of(own, names)]
@@ -84,8 +87,54 @@ def read_people(job: Job, prefix: str, *, correlations: bool) -> People:
     return People(people, own_names, columns, np.stack([np.mean(runs[p], axis=0) for p in people]))
 
 
-def read_runs(job: Job) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Read the parcel series of all runs, cut to the parcels that all have.
+@dataclass(frozen=True)
+class Runs:
+    """Where the series of all runs of a story are; they are read when asked for.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the parcels that all have; voxelwise those in all brain masks.
+    paths : dict of str to Path
+        By ``<participant>:<session>:<run>``.
+    rows : dict of str to array of int, shape (n_parcels,), or None
+        Columns of each run's file that hold the named parcels; None: all as they are.
+    """
+
+    names: list[str]
+    paths: dict[str, Path]
+    rows: dict[str, np.ndarray | None]
+
+    def read(self, key: str, some: slice = EVERYTHING) -> np.ndarray:
+        """Read some parcels of one run, shape (n_trs of the run, n_parcels)."""
+        if self.rows[key] is None:
+            return _read_series(self.paths[key], some)
+        rows = self.rows[key][some]
+        first = int(rows.min())  # a span and then a choice: HDF5 is slow with many single columns
+        return _read_series(self.paths[key], slice(first, int(rows.max()) + 1))[:, rows - first]
+
+    def all(self, some: slice = EVERYTHING) -> dict[str, np.ndarray]:
+        """Read some parcels of all runs, each as `read` does."""
+        return {key: self.read(key, some) for key in self.paths}
+
+    def pieces(self, n_bytes: float) -> list[slice]:
+        """Cut the parcels into pieces whose series take so many bytes together, or little more.
+
+        Only voxelwise series, which can be read in part, are cut. The size of a piece is a
+        multiple of the parcels that are correlated at once, so that pieces change no bit of a
+        result.
+        """
+        n_parcels, first = len(self.names), next(iter(self.paths.values()))
+        if first.suffix != ".nc":
+            return [slice(0, n_parcels)]
+        of_one = _read_series(first, slice(0, 1)).nbytes * len(self.paths)
+        at_once = max(1, int(n_bytes / of_one) // PIECE) * PIECE
+        starts = range(0, n_parcels, at_once)
+        return [slice(start, min(start + at_once, n_parcels)) for start in starts]
+
+
+def find_runs(job: Job) -> Runs:
+    """Find the parcel series of all runs, cut to the parcels that all have.
 
     Parameters
     ----------
@@ -94,19 +143,31 @@ def read_runs(job: Job) -> tuple[list[str], dict[str, np.ndarray]]:
 
     Returns
     -------
-    names : list of str
-        Of the parcels; voxelwise those in all brain masks.
-    series : dict of str to array, shape (n_trs of the run, n_parcels)
-        By ``<participant>:<session>:<run>``.
+    Runs
+
+    Raises
+    ------
+    DataError
+        Atlases differ, or no voxel is in all brain masks.
     """
     keys = [name.removeprefix("series:") for name in job.files if name.startswith("series:")]
-    labels = {k: write.read_tsv(job.files[f"labels:{k}"])["name"] for k in keys}
-    names = shared_names(list(labels.values()), str(job.unit), voxelwise=job.unit.is_everywhere)
-    found = {}
+    several: list[list[str]] = []
+    known: dict[str, list[str]] = {}  # most have the same table
     for key in keys:
-        series = _read_series(job.files[f"series:{key}"])
-        found[key] = series if labels[key] == names else series[:, rows_of(labels[key], names)]
-    return names, found
+        table = job.files[f"labels:{key}"]
+        content = write.sha256_file(table)
+        if content not in known:
+            known[content] = _same(write.read_tsv(table)["name"], several)
+        several.append(known[content])
+    names = shared_names(several, str(job.unit), voxelwise=job.unit.is_everywhere)
+    rows = [None if own == names else rows_of(own, names) for own in several]
+    paths = {key: job.files[f"series:{key}"] for key in keys}
+    return Runs(names, paths, dict(zip(keys, rows, strict=True)))
+
+
+def _same(names: list[str], several: Sequence[list[str]]) -> list[str]:
+    """Return an equal list that is there already, so that a study holds each only once."""
+    return next((known for known in several[:1] + several[-1:] if known == names), names)
 
 
 def stacked(runs: dict[str, np.ndarray], trim: tuple[int, int]) -> tuple[list[str], np.ndarray]:
@@ -115,7 +176,7 @@ def stacked(runs: dict[str, np.ndarray], trim: tuple[int, int]) -> tuple[list[st
     Parameters
     ----------
     runs : dict of str to array, shape (n_trs of the run, n_parcels)
-        From `read_runs`.
+        From `Runs.all`.
     trim : tuple of int
         Rows left out at start and end.
 
@@ -130,18 +191,23 @@ def stacked(runs: dict[str, np.ndarray], trim: tuple[int, int]) -> tuple[list[st
         of[key.split(":")[0]].append(series)
     n_trs = min(len(one) for several in of.values() for one in several)
     participants = sorted(of)
-    means = np.stack([np.mean([one[:n_trs] for one in of[p]], axis=0) for p in participants])
+    means = np.stack([_average([one[:n_trs] for one in of[p]]) for p in participants])
     return participants, means[:, trim[0] : n_trs - trim[1]]
 
 
-def _read_series(path: Path) -> np.ndarray:
-    """Read one series, shape (n_trs, n_parcels)."""
+def _average(runs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of some runs; of one run nothing is copied."""
+    return np.mean(runs, axis=0) if len(runs) > 1 else runs[0]
+
+
+def _read_series(path: Path, some: slice) -> np.ndarray:
+    """Read some parcels of one series, shape (n_trs, n_parcels)."""
     if path.suffix == ".nc":
         import xarray
 
         with xarray.open_dataset(path, engine="h5netcdf") as stored:
-            return stored["series"].to_numpy()
-    return write.read_matrix_tsv(path)[1]
+            return stored["series"][:, some].to_numpy()
+    return write.read_matrix_tsv(path)[1][:, some]
 
 
 def fisher_z(values: np.ndarray) -> np.ndarray:

@@ -81,7 +81,8 @@ def run(jobs: Sequence[Job], settings: Params, resources: Resources) -> list[Out
 
 def _write(job: Job, settings: Params) -> list[str]:
     """Write all maps of one story; return warnings."""
-    names, runs = group_files.read_runs(job)
+    found = group_files.find_runs(job)
+    names, runs = found.names, found.all()
     people, series = group_files.stacked(runs, settings.trim)
     tables, warnings = _ceilings(job, series, settings)
     tables.update(_tests(series, settings))

@@ -23,7 +23,7 @@ from bids_brainlm.report.content import (
     RunFacts,
     Words,
 )
-from bids_brainlm.steps import group_tables
+from bids_brainlm.steps import group_tables, intact
 from bids_brainlm.steps.report_sidecars import sidecars
 from bids_brainlm.steps.stimulus_files import decoding_of, representations_of, stimulus_files
 
@@ -85,10 +85,11 @@ def participant_report(
         labels = {"participant": participant_label, "figure": figure, "ext": ext, **more}
         return _relative(names, "participant_figure", labels)
 
+    path = _relative(names, "participant_report", {"participant": participant_label})
+    intact.check_folder((out_dir / path).with_suffix(""))  # other stories' too: no job saw them
     page = participant.participant_page(
         participant_label, recordings(names, participant_label), facts, naming
     )
-    path = _relative(names, "participant_report", {"participant": participant_label})
     return {path: html.render(page), **{p.path: p.data for p in page.pictures()}}
 
 
@@ -321,12 +322,16 @@ def _group_story(
 ) -> GroupStory:
     """Add what participants contributed to the group's maps."""
     people: dict[str, dict[tuple[str, str], list[ParcelMap]]] = {}
+    read: list[Path] = []
     for stat in ("r", "unique"):
         for path in names.find("boldmap", {**place, "stat": stat, "ext": "tsv"}):
             entities = names.parse(path)[1]
             mine = people.setdefault(entities["participant"], {})
             key = (entities.get("desc", ""), stat)
             mine.setdefault(key, []).append(_map(names, path, entities))
+            read.append(path)
+    metas = [m.meta for mine in people.values() for several in mine.values() for m in several]
+    intact.check(read, intact.sums_of(metas))  # a job that is done did not look at them again
     for path in names.find("timeseries", {**place, "ext": "json"}):
         people.setdefault(names.parse(path)[1]["participant"], {})
     ordered = sorted(people)

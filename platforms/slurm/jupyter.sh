@@ -25,12 +25,13 @@ found=(
     JUPYTERLAB_DIR="$JUPYTER/packages/share/jupyter/lab"
 )
 
-# Run a program of the image, or of this machine; the first argument is a scratch folder.
+# Run a program of the image, or of this machine; the first argument is a scratch folder (an image's
+# own /tmp may be too small for the installation).
 inside() {
     local scratch=$1 binds=() place
     shift
     if [ -z "${IMAGE:-}" ]; then
-        env HOME="$scratch" "${found[@]}" "$@"
+        env HOME="$scratch" TMPDIR="$scratch" "${found[@]}" "$@"
         return
     fi
     local places=()
@@ -42,7 +43,7 @@ inside() {
     # The token goes by the environment: arguments can be read by everybody on the node.
     APPTAINERENV_JUPYTER_TOKEN="${JUPYTER_TOKEN:-}" "${APPTAINER:-apptainer}" exec --containall --cleanenv \
         --no-home "${binds[@]}" -B "$JUPYTER" -B "$notebooks" -B "$scratch" --pwd "$notebooks" "$IMAGE" \
-        env HOME="$scratch" "${found[@]}" "$@"
+        env HOME="$scratch" TMPDIR="$scratch" "${found[@]}" "$@"
 }
 
 python=${IMAGE:+/opt/venv/bin/python}
@@ -51,10 +52,10 @@ case ${1:-} in
     prepare)
         scratch=$(mktemp -d)
         trap 'rm -rf "$scratch"' EXIT
-        # The image's own environment has no pip; the Python below it has.
-        installer=${IMAGE:+/usr/local/bin/python3}
-        inside "$scratch" "${installer:-$python}" -m pip install --quiet --upgrade \
-            --target "$JUPYTER/packages" jupyterlab
+        pip=("$python" -m pip)
+        # The image's own environment has no pip; the Python that it was made of has.
+        [ -z "${IMAGE:-}" ] || pip=(sh -c 'exec "$(realpath "$0")" -m pip "$@"' "$python")
+        inside "$scratch" "${pip[@]}" install --quiet --upgrade --target "$JUPYTER/packages" jupyterlab
         echo "JupyterLab is in $JUPYTER/packages"
         ;;
     submit)

@@ -27,11 +27,11 @@ import transformers
 import xarray
 from small_alice import leftovers, tree
 
-import bids_brainlm.runner
-from bids_brainlm import cli
+from bids_brainlm import cli, pages, runner
 from bids_brainlm.bidsio import write
+from bids_brainlm.plan import group, participant
 
-LOADED = (bids_brainlm.runner, h5netcdf, torch, transformers, xarray)
+LOADED = (runner, pages, group, participant, h5netcdf, torch, transformers, xarray)
 
 
 def _silent() -> None:

@@ -227,3 +227,51 @@ def test_damage_anywhere_is_noticed_and_mended(done):
 @pytest.mark.parametrize("level", ["participant", "group"])
 def test_damage_anywhere_60_times(done, level):
     _damaged(done, 60, 22, level)
+
+
+# --- damage that a level meets which cannot mend it ---------------------------------------------
+
+
+def _other_digit(path: Path) -> None:
+    """Change one digit of a table's last number: still a table, with another value."""
+    text = path.read_text("utf-8").rstrip()
+    path.write_text(text[:-1] + ("1" if text[-1] != "1" else "2") + "\n", "utf-8")
+
+
+def _refused(bids, out, name, capsys, *more, level):
+    capsys.readouterr()
+    assert _run(bids, out, *more, level=level) == 65
+    said = capsys.readouterr().err
+    assert f"{name} is damaged" in said
+    assert "What to do: " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("stat", ["stat-r_boldmap.tsv", "stat-mean_timeseries.tsv"])
+def test_a_group_takes_no_damaged_results_of_participants(done, made, tmp_path, capsys, stat):
+    """A digit that changed would go into the group's maps, under a key that says all is well."""
+    bids, out = done
+    wanted = tree(_group(bids, made, tmp_path))
+    path = next(p for p in sorted(out.glob("sub-22/func/*")) if p.name.endswith(stat))
+    _other_digit(path)
+    _refused(bids, out, path.name, capsys, level="group")
+    assert _run(bids, out) == 0
+    assert _run(bids, out, level="group") == 0
+    assert tree(out) == wanted
+
+
+def test_pages_show_no_damaged_results(done, capsys):
+    """Pages alone, of a participant and of the group, and the page as it was stays."""
+    bids, out = done
+    assert _run(bids, out, level="group") == 0
+    before = tree(out)
+    path = next(out.glob("sub-22/func/*Magnitudes_stat-r_boldmap.tsv"))
+    whole = path.read_text("utf-8")
+    path.write_text("".join(whole.splitlines(keepends=True)[:-2]), "utf-8")
+    for level in ("participant", "group"):
+        _refused(bids, out, path.name, capsys, "--reports-only", level=level)
+    path.write_text(whole, "utf-8")
+    assert tree(out) == before
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(sidecar.read_text("utf-8").replace("22", "23", 1), "utf-8")
+    _refused(bids, out, sidecar.name, capsys, "--reports-only", level="participant")

@@ -234,8 +234,11 @@ def test_jupyter_is_started_in_the_image(tmp_path):
     assert words[1:5] == ["exec", "--containall", "--cleanenv", "--no-home"]
     assert {"/data/a:/data/a:ro", "/data/b:/data/b:ro", "/scratch/out", "/notes"} <= set(words)
     assert words[words.index("--pwd") + 1] == "/notes"
-    assert words[words.index("-m") + 1 :][:2] == ["pip", "install"]
-    assert "/usr/local/bin/python3" in words  # the image's own environment has no pip
+    home, temporary = (next(w for w in words if w.startswith(f"{n}=")) for n in ("HOME", "TMPDIR"))
+    assert home.partition("=")[2] == temporary.partition("=")[2]  # /tmp of an image is small
+    start = words.index("sh")  # the image's own environment has no pip, its Python elsewhere has
+    wanted = ["sh", "-c", 'exec "$(realpath "$0")" -m pip "$@"', "/opt/venv/bin/python", "install"]
+    assert words[start : start + 5] == wanted
     assert call("bash", JUPYTER).returncode == 1  # JUPYTER is not set
     assert call("bash", JUPYTER, "x", **environ).returncode == 64
     assert call("bash", JUPYTER, "submit", **environ).returncode == 66  # not prepared

@@ -5,7 +5,7 @@ import pytest
 
 from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import isc
-from bids_brainlm.numerics.isc import leave_one_out
+from bids_brainlm.numerics.isc import leave_groups_out, leave_one_out
 
 
 def test_two_participants_are_a_plain_correlation(rng):
@@ -87,3 +87,44 @@ def test_where_digits_are_lost_series_are_centred_first(rng):
     np.testing.assert_allclose(leave_one_out(series), [expected, expected], atol=2e-6)
     whole = rng.integers(-9, 9, (5, 40, 3))
     np.testing.assert_allclose(leave_one_out(whole), leave_one_out(whole * 1.0), atol=1e-12)
+
+
+def _mean_of(series, include_self, n_segments):
+    """Fisher mean over participants by loops, for one parcel: shape (n_participants, n_trs)."""
+    z = [(x - x.mean()) / x.std() for x in series if np.isfinite(x).all() and np.ptp(x) > 0]
+    pieces = np.array_split(np.arange(series.shape[1]), n_segments)
+    values = []
+    for number, own in enumerate(z):
+        others = z if include_self else z[:number] + z[number + 1 :]
+        reference = np.mean(others, axis=0)
+        values.append(np.mean([np.corrcoef(own[k], reference[k])[0, 1] for k in pieces]))
+    return np.tanh(np.arctanh(values).mean())
+
+
+@pytest.mark.parametrize("n_segments", [1, 3])
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 2e-6), (np.float64, 1e-12)])
+def test_groups_are_left_out_as_by_loops(rng, dtype, bound, include_self, n_segments):
+    """70 parcels are more than a block; in some a series is absent or loses digits."""
+    series = rng.standard_normal((7, 60, 70)) + rng.standard_normal((60, 70))
+    series *= rng.uniform(0.1, 10, (7, 1, 70))
+    series[3, :, 5] = 2.0
+    series[4, 10, 66] = np.nan
+    series[:, :, 7] += 3000.0
+    series = series.astype(dtype)
+    before, groups = series.copy(), [np.array([0, 1]), np.array([3]), np.array([4, 5, 6])]
+    found = leave_groups_out(series, groups, include_self=include_self, n_segments=n_segments)
+    assert found.shape == (3, 70)
+    np.testing.assert_array_equal(series, before)
+    for number, group in enumerate(groups):
+        kept = np.delete(series.astype(np.float64), group, axis=0)
+        wanted = [_mean_of(kept[:, :, v], include_self, n_segments) for v in range(70)]
+        np.testing.assert_allclose(found[number], wanted, atol=bound)
+
+
+def test_two_must_be_left_of_a_group(rng):
+    series = rng.standard_normal((3, 20, 2))
+    with pytest.raises(NumericalError, match="n_participants"):
+        leave_groups_out(series, [np.array([0, 1])])
+    with pytest.raises(NumericalError, match="n_participants"):
+        leave_groups_out(series[:, :, 0], [np.array([0])])
