@@ -54,6 +54,7 @@ case ${1:-} in
         trap 'rm -rf "$scratch"' EXIT
         pip=("$python" -m pip)
         # The image's own environment has no pip; the Python that it was made of has.
+        # shellcheck disable=SC2016  # expands inside the image
         [ -z "${IMAGE:-}" ] || pip=(sh -c 'exec "$(realpath "$0")" -m pip "$@"' "$python")
         inside "$scratch" "${pip[@]}" install --quiet --upgrade --target "$JUPYTER/packages" jupyterlab
         echo "JupyterLab is in $JUPYTER/packages"
