@@ -18,7 +18,7 @@ from bids_brainlm.errors import DataError, ReadWriteError
 
 _MOST_COMPRESSED = 1040  # times smaller than its data is the smallest file that gzip makes
 _HEADER = 100_000
-_CHUNK = 1 << 17
+_CHUNK = 1 << 15  # deflate may make a thousand times as much of it
 _GZIP = 31  # window bits: expect the header and checksum of gzip
 _UNREADABLE = (
     nib.filebasedimages.ImageFileError,
