@@ -85,80 +85,20 @@ def cases(folder: Path) -> dict[str, list[str]]:
     """Return calls by name, without the output folder."""
     bids, atlas = simulated(folder)
     two, atlas_of_two = simulated(folder, ("rabbithole", "goldenkey"), 100)
-    model = ["--model", "minilm", "--offline", "--nprocs", "1"]
+    model = ("--model", "minilm", "--offline", "--nprocs", "1")
+    alice = (str(ALICE), "participant", "--atlas", str(ALICE / ALICE_ATLAS), *model)
+    pipeline = ("--spacy-pipeline", os.environ.get("BRAINLM_SPACY", "en_core_web_lg"))
+    two_layers = ("--features", "embeddings", "--layers", "3", "6", "--ladder", "none")
+    heads = ("--features", "embeddings", "transformations", "heads", "--ladder", "none")
+    more = ("--predictions", "--decoding", *pipeline, "--participant-label", "18", "22")
+    by_voxel = ("--voxelwise", "--participant-label", "01", "--mem-gb", "8")
+    of_one = [str(bids), "participant", *model]
     return {
-        "alice": [
-            str(ALICE),
-            "participant",
-            "--atlas",
-            str(ALICE / ALICE_ATLAS),
-            *model,
-            "--participant-label",
-            "18",
-            "22",
-            "23",
-        ],
-        "parcels": [
-            str(bids),
-            "participant",
-            "--atlas",
-            str(atlas),
-            *model,
-            "--features",
-            "embeddings",
-            "magnitudes",
-        ],
-        "voxels": [
-            str(bids),
-            "participant",
-            "--voxelwise",
-            *model,
-            "--features",
-            "embeddings",
-            "--layers",
-            "3",
-            "6",
-            "--ladder",
-            "none",
-            "--participant-label",
-            "01",
-            "--mem-gb",
-            "8",
-        ],
-        "heads": [
-            str(ALICE),
-            "participant",
-            "--atlas",
-            str(ALICE / ALICE_ATLAS),
-            *model,
-            "--features",
-            "embeddings",
-            "transformations",
-            "heads",
-            "--predictions",
-            "--decoding",
-            "--spacy-pipeline",
-            os.environ.get("BRAINLM_SPACY", "en_core_web_lg"),
-            "--ladder",
-            "none",
-            "--participant-label",
-            "18",
-            "22",
-        ],
-        "stories": [
-            str(two),
-            "participant",
-            "--atlas",
-            str(atlas_of_two),
-            *model,
-            "--features",
-            "embeddings",
-            "--layers",
-            "3",
-            "6",
-            "--ladder",
-            "none",
-        ],
+        "alice": [*alice, "--participant-label", "18", "22", "23"],
+        "parcels": [*of_one, "--atlas", str(atlas), "--features", "embeddings", "magnitudes"],
+        "voxels": [*of_one, *two_layers, *by_voxel],
+        "heads": [*alice, *heads, *more],
+        "stories": [str(two), "participant", "--atlas", str(atlas_of_two), *model, *two_layers],
         "alice group": [str(ALICE), "group"],
     }
 

@@ -169,8 +169,8 @@ def screening(device: str) -> Screening | None:
     import torch
 
     try:
-        torch.empty(1, device=device)
-        torch.empty(1, dtype=torch.float64, device=device)
+        pair = torch.ones((2, 2), device=device)
+        (pair @ pair).double().cpu()  # some devices hold arrays and cannot compute
     except TypeError:  # what torch raises for a type that a device lacks
         return None
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -183,8 +183,8 @@ def _fit(
     ]
     inner = np.stack([each.train for each in kernels])
     duals = ridge.refit(inner, targets, choices, gammas, plan.alphas)
-    for number, choice in enumerate(choices):
-        duals[number] = reader.products.dual(duals[number] * gammas[choice.gamma_index, main])
+    for k, choice in enumerate(choices):
+        duals[k] = reader.products.dual(duals[k] * gammas[choice.gamma_index, main])
     return reader, duals
 
 
