@@ -45,18 +45,29 @@ class TorchScreening:
     def __init__(self, device: str, n_bytes: int = _BYTES) -> None:
         self.device, self.n_bytes = device, n_bytes
 
-    def targets_per_block(self, n_alphas: int) -> int:
+    def targets_per_block(self, n_alphas: int, n_targets: int) -> int:
         """Tell how many targets are best taken at once.
 
         Parameters
         ----------
         n_alphas : int
+        n_targets : int
+            How many there are.
 
         Returns
         -------
         int
         """
         return _TARGETS
+
+    def begin(self, screens: Sequence[Sequence[Screen]], n_targets: int) -> None:
+        """Do nothing: matrices are sent when they are needed.
+
+        Parameters
+        ----------
+        screens : sequence of sequence of Screen
+        n_targets : int
+        """
 
     def candidates(
         self,

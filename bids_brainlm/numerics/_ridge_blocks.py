@@ -48,6 +48,11 @@ class Block:
         self.gamma_index = np.zeros(n_targets, dtype=np.intp)
         self.alpha_index = np.zeros(n_targets, dtype=np.intp)
 
+    @property
+    def found(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices of gamma and alpha, and the score, of each target."""
+        return self.gamma_index, self.alpha_index, self.best
+
     def update(
         self,
         indices: Sequence[int],

@@ -6,19 +6,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bids_brainlm.numerics._ridge_tiers import Tiers
 from bids_brainlm.numerics.ridge_screens import Candidates, Parts, Screen, Singles, bounded
+from bids_brainlm.numerics.ridge_skeleton import Skeleton, skeleton
 
 _FEW_TARGETS = 160
+_MANY_TARGETS = 2500  # from here on a skeleton pays
+_MANY_GAMMAS = 30
 _SEVERAL_ALPHAS = 3  # from here on a first bound pays, and all hats have a basis
-_BLOCK, _LARGE_BLOCK = 1000, 2500  # targets: what stays in the cache; fewer calls
+_BLOCK, _LARGE_BLOCK, _LARGEST_BLOCK = 1000, 2500, 5000  # targets: cache against fewer calls
 
 
 class Host:
     """Bounds from numpy."""
 
-    def targets_per_block(self, n_alphas: int) -> int:
-        """See `Screening`; predictions of one alpha stay in the cache."""
+    def __init__(self) -> None:
+        self._skeletons: list[Skeleton] = []
+
+    def targets_per_block(self, n_alphas: int, n_targets: int) -> int:
+        """See `Screening`; predictions of one alpha stay in the cache, or are few."""
+        if n_alphas == 1 and n_targets >= _MANY_TARGETS:
+            return _LARGEST_BLOCK
         return _BLOCK if n_alphas < _SEVERAL_ALPHAS else _LARGE_BLOCK
+
+    def begin(self, screens: Sequence[Sequence[Screen]], n_targets: int) -> None:
+        """See `Screening`: find skeletons, if there is one alpha and they pay."""
+        self._skeletons = []
+        plain = all(len(s.stack) == 1 and s.basis is None for each in screens for s in each)
+        if not plain or n_targets < _MANY_TARGETS or len(screens) < _MANY_GAMMAS:
+            return
+        found = []
+        for of_fold in zip(*screens, strict=True):
+            scales = np.array([screen.scale[0, 0] for screen in of_fold], dtype=np.float32)
+            stack = np.stack([screen.stack[0] for screen in of_fold])
+            one = skeleton(stack * scales[:, None, None])
+            if one is None:
+                return
+            found.append(one)
+        self._skeletons = found
 
     def candidates(
         self,
@@ -28,6 +53,8 @@ class Host:
         best: np.ndarray,
     ) -> Candidates:
         """See `Screening`."""
+        if self._skeletons:
+            return Tiers(singles, screens, self._skeletons, float(slope[0])).candidates(best)
         low, high = self.bounds(singles, screens, slope[:, None], best)
         least = np.fmax(best, low.max(axis=(0, 1)))
         return np.nonzero(high >= least)

@@ -146,16 +146,30 @@ class Singles:
 class Screening(Protocol):
     """Something that rules out pairs of gamma and alpha."""
 
-    def targets_per_block(self, n_alphas: int) -> int:
+    def targets_per_block(self, n_alphas: int, n_targets: int) -> int:
         """Tell how many targets are best taken at once.
 
         Parameters
         ----------
         n_alphas : int
+        n_targets : int
+            How many there are.
 
         Returns
         -------
         int
+        """
+        ...
+
+    def begin(self, screens: Sequence[Sequence[Screen]], n_targets: int) -> None:
+        """Take note of the matrices that the next calls of `candidates` come with.
+
+        Parameters
+        ----------
+        screens : sequence of sequence of Screen
+            By gamma and inner fold.
+        n_targets : int
+            How many targets there are in all.
         """
         ...
 

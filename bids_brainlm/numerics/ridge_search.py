@@ -7,7 +7,7 @@ same bit by bit in any company.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,9 @@ __all__ = ["Choice", "Screening", "search"]
 
 _TIE_SLOPE = 1e-10
 _BYTES_AT_ONCE = 2**26  # of the matrices that are kept while blocks of targets pass
+_BYTES_OF_ONE_ALPHA = 2**27  # all of them together have one skeleton
 _MOST_GAMMAS = 50
+_MOST_OF_ONE_ALPHA = 128
 
 
 @dataclass(frozen=True)
@@ -123,15 +125,24 @@ def search(
         factors.Split(kernels, fold, alphas, centred=centred, low_rank=low) for fold in inner_folds
     ]
     screening = Host() if screening is None else screening
-    blocks = _blocks(targets, inner_folds, centred, screening.targets_per_block(len(alphas)))
     n_targets = sum(target.shape[1] for target in targets)
     explicit = centred and n_targets > len(alphas) * max(len(fold.test) for fold in inner_folds)
-    for some in _portions(kept, inner_folds, len(alphas)):
+    blocks: Iterable[Block] = _blocks(
+        targets, inner_folds, centred, screening.targets_per_block(len(alphas), n_targets)
+    )
+    portions = _portions(kept, inner_folds, len(alphas))
+    if len(portions) > 1:
+        blocks = list(blocks)
+    found = []
+    for some in portions:
         hats = [[split.hat(gammas[index]) for split in splits] for index in some]
         screens = [[Screen(hat, explicit=explicit) for hat in each] for each in hats]
+        screening.begin(screens, n_targets)
         for block in blocks:
             block.update(some, hats, screens, _TIE_SLOPE * np.log(alphas), screening)
-    return _choices(blocks, [target.shape[1] for target in targets])
+            if some is portions[-1]:
+                found.append(block.found)
+    return _choices(found, [target.shape[1] for target in targets])
 
 
 def _first_of_each(gammas: np.ndarray) -> list[int]:
@@ -149,30 +160,33 @@ def _portions(kept: list[int], inner_folds: Sequence[Fold], n_alphas: int) -> li
         n_train, n_validation = len(fold.train), len(fold.test)
         n_bytes += (4 * n_alphas + 8) * n_train * n_validation
         n_bytes += 12 * n_train**2 if n_alphas > 1 else 0
-    n_at_once = min(_MOST_GAMMAS, max(1, _BYTES_AT_ONCE // n_bytes))
+    most, room = _MOST_GAMMAS, _BYTES_AT_ONCE
+    if n_alphas == 1:
+        most, room = _MOST_OF_ONE_ALPHA, _BYTES_OF_ONE_ALPHA
+    n_at_once = min(most, max(1, room // n_bytes))
     return [kept[start : start + n_at_once] for start in range(0, len(kept), n_at_once)]
 
 
 def _blocks(
     targets: Sequence[np.ndarray], inner_folds: Sequence[Fold], centred: bool, n_at_once: int
-) -> list[Block]:
-    """Put the targets of all participants in a row and cut it into blocks."""
+) -> Iterator[Block]:
+    """Put the targets of all participants in a row and cut it into blocks, one at a time."""
     every = targets[0] if len(targets) == 1 else np.concatenate(targets, axis=1)
     numbers = np.concatenate([np.arange(target.shape[1]) for target in targets])
-    blocks = []
     for start in range(0, len(numbers), n_at_once):
         some = slice(start, start + n_at_once)
-        blocks.append(Block(every[:, some], numbers[some], inner_folds, centred=centred))
-    return blocks
+        yield Block(every[:, some], numbers[some], inner_folds, centred=centred)
 
 
-def _choices(blocks: Sequence[Block], sizes: Sequence[int]) -> list[Choice]:
+def _choices(
+    found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], sizes: Sequence[int]
+) -> list[Choice]:
     """Give each participant its part of the row of targets."""
     borders = np.cumsum(sizes)[:-1]
     empty = [np.empty(0, dtype=np.intp)]
-    gamma_index = np.concatenate([*empty, *(block.gamma_index for block in blocks)])
-    alpha_index = np.concatenate([*empty, *(block.alpha_index for block in blocks)])
-    score = np.concatenate([np.empty(0), *(block.best for block in blocks)])
+    gamma_index = np.concatenate([*empty, *(each[0] for each in found)])
+    alpha_index = np.concatenate([*empty, *(each[1] for each in found)])
+    score = np.concatenate([np.empty(0), *(each[2] for each in found)])
     score[np.isneginf(score)] = np.nan
     parts = (np.split(values, borders) for values in (gamma_index, alpha_index, score))
     return [Choice(*each) for each in zip(*parts, strict=True)]
