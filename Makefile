@@ -1,6 +1,7 @@
 # make demo   the app on the data that ship with it, from nothing to a report
 # make docs   the documentation site, in docs/_build/html
 # make test   linters, import contracts and all tests but the slow ones, from nothing
+# make audit  known holes in the pinned versions (needs a network)
 # make container-test   both images: built, run without network, home and root, compared (minutes)
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,7 +23,7 @@ DECLARED := setup.cfg pyproject.toml $(CONSTRAINTS)
 export OMP_NUM_THREADS ?= 1
 export BRAINLM_TEST_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help demo test test-all container-test lint boutiques constraints chromium clean docs picture
+.PHONY: help demo test test-all audit container-test lint boutiques constraints chromium clean docs picture
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -40,6 +41,12 @@ test: lint chromium
 
 test-all: lint chromium
 	$(BIN)/python -m pytest -m "not network" $(PYTEST_ARGS)
+
+# The auditor has its own environment: it is no part of the tests.
+audit:
+	$(PYTHON) -m venv --clear build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit
+	build/audit/bin/pip-audit --requirement $(CONSTRAINTS) --no-deps --disable-pip --strict
 
 # What it needs and takes: container/test.sh --help
 container-test: $(VENV)/.demo

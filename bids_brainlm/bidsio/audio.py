@@ -27,6 +27,9 @@ _FRAMES_PER_BLOCK = 1 << 18
 _COMPRESSED_WITH_LOSS = ("MP3", "OGG")
 _DATA_CHUNK = re.compile(r"^data\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 _STREAMED = 0x7FFF_0000  # writers to a pipe state a size from here on, as they do not know it
+# Formats of `EXTENSIONS` by their first bytes. The library would look for many more, old ones whose
+# readers have known holes, whatever the file's name says.
+_STARTS = (b"RIFF", b"RIFX", b"RF64", b".snd", b"dns.", b"fLaC", b"OggS", b"ID3", b"riff")
 _HINT = "Convert the file to 16-bit WAV, or give another folder with --audio."
 
 
@@ -138,12 +141,30 @@ def audio_info(path: Path) -> AudioInfo:
     """
     require_present(path, "audio file")
     soundfile = _library()
+    _require_known(path)
     try:
         header = soundfile.info(str(path), verbose=True)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise DataError(f"{path}: expected an audio file, found: {error}.", hint=_HINT) from error
     _check(path, header)
     return AudioInfo(path, header.samplerate, header.frames, header.channels, header.format)
+
+
+def _require_known(path: Path) -> None:
+    """Raise an error where the first bytes are not those of a format of `EXTENSIONS`."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(12)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", hint=_HINT) from error
+    is_mp3 = len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0
+    is_aiff = start.startswith(b"FORM") and start[8:11] == b"AIF"
+    if not is_mp3 and not is_aiff and not start.startswith(_STARTS):
+        raise DataError(
+            f"{path}: found a file that begins with {start[:4]!r}, expected an audio file "
+            f"({', '.join(EXTENSIONS)}).",
+            hint=_HINT,
+        )
 
 
 def _check(path: Path, header: object) -> None:

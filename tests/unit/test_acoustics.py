@@ -357,6 +357,25 @@ def test_files_that_are_no_audio(soundfile, tmp_path, content):
         audio.read_audio(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("kind", ["IRCAM", "SVX", "NIST", "PAF", "MAT4", "PVF", "CAF", "VOC"])
+def test_formats_under_another_name_do_not_reach_the_library(soundfile, tmp_path, kind):
+    """The library looks at the content and has old readers with known holes."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(100, 1, 16000), 16000, format=kind, subtype="PCM_16")
+    assert soundfile.info(path).format == kind
+    with pytest.raises(DataError, match="expected an audio file"):
+        audio.audio_info(path)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "AU", "W64", "FLAC", "OGG", "MP3"])
+def test_every_known_format_is_let_through(soundfile, tmp_path, kind):
+    path = tmp_path / "a.wav"
+    order = {"WAV": ("LITTLE", "BIG"), "AU": ("LITTLE", "BIG")}.get(kind, ("FILE",))
+    for endian in order:
+        soundfile.write(path, tone(100, 1, 16000), 16000, format=kind, endian=endian)
+        assert audio.audio_info(path).rate == 16000
+
+
 def test_absent_content_tells_how_to_get_it(tmp_path):
     link = tmp_path / "a.wav"
     link.symlink_to("../.git/annex/objects/xx/a.wav")
