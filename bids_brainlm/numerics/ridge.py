@@ -244,8 +244,9 @@ def predict(test_kernels: np.ndarray, dual: np.ndarray, gammas_of_target: np.nda
             f"Dual weights have shape {dual.shape} and band weights {gammas_of_target.shape}, "
             f"expected ({n_rows}, n_targets) and (n_targets, {n_bands})."
         )
-    parts = test_kernels.reshape(-1, n_rows) @ dual
-    return parts.reshape(n_bands, n_test, -1) * gammas_of_target.T[:, None, :]
+    parts = (test_kernels.reshape(-1, n_rows) @ dual).reshape(n_bands, n_test, -1)
+    parts *= gammas_of_target.T[:, None, :]
+    return parts
 
 
 def encode(
