@@ -184,7 +184,7 @@ def screening(device: str) -> Screening | None:
         (pair @ pair).double().cpu()  # some devices hold arrays and cannot compute
     except TypeError:  # what torch raises for a type that a device lacks
         return None
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (ImportError, RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
             f"--device {device!r} cannot be used ({str(error).splitlines()[0]}).",
             hint="Use --device cpu, or a device that torch finds here.",

@@ -17,6 +17,7 @@ _MORE = {
     "linguistic": ("spacy",),
     "static": ("spacy",),
     "parcels": ("nibabel",),
+    "controls": ("soundfile",),
 }
 
 

@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bids_brainlm.bidsio.names import Names
-from bids_brainlm.bidsio.write import read_json, read_tsv, tsv_text, write_bytes, write_json
+from bids_brainlm.bidsio.write import read_json, tsv_text, write_bytes, write_json
 from bids_brainlm.errors import DataError, MissingInputError, OutputError, ReadWriteError
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ CONTAINER = {
 }
 DIGEST = "BRAINLM_CONTAINER_DIGEST"
 DOI = re.compile(r"(?:doi:|https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
+_DESC = re.compile(r"desc-[A-Za-z0-9]+")
 VERSION_IN_DOI = re.compile(r"\.v(\d+(?:\.\d+)+)$")
 IGNORED = ("*.html", "*_boldmap.*", "*_timeseries.*", "figures", "group")
 
@@ -168,6 +170,11 @@ def check_output(names: Names, version: str) -> None:
     ------
     OutputError
         The folder holds a dataset_description.json of another tool, or a raw dataset.
+
+    Notes
+    -----
+    Where the file is damaged and the README is the one that this program writes, the folder is
+    taken for its own; `describe_output` then writes the file anew.
     """
     path = names.path("dataset_description")
     if not path.is_file():
@@ -175,8 +182,13 @@ def check_output(names: Names, version: str) -> None:
     try:
         name, made_by = _maker(read_json(path))
     except DataError as error:
-        raise OutputError(f"{path} cannot be read: {error.message}") from error
-    if name != TOOL:
+        if _has_our_readme(names):
+            return
+        raise OutputError(
+            f"{path} cannot be read: {error.message}",
+            hint="Remove it if this program wrote the folder, or choose another OUTPUT_DIR.",
+        ) from error
+    if name != TOOL and not _has_our_readme(names):
         raise OutputError(
             f"OUTPUT_DIR {names.root} holds a dataset made by {name or 'something else'}, "
             f"expected an empty folder or one made by {TOOL}.",
@@ -184,6 +196,14 @@ def check_output(names: Names, version: str) -> None:
         )
     if made_by != version:
         log.warning("OUTPUT_DIR was made by version %s, this is %s", made_by, version)
+
+
+def _has_our_readme(names: Names) -> bool:
+    """Tell whether the dataset has the README that this program writes."""
+    try:
+        return names.path("readme").read_bytes() == README.encode()
+    except OSError:
+        return False
 
 
 def describe_output(
@@ -231,7 +251,7 @@ def describe_output(
     """
     check_output(names, version)
     path = names.path("dataset_description")
-    before = read_json(path) if path.is_file() else {}
+    before = _before(names, path)
     old_links = before.get("DatasetLinks")
     old_sources = before.get("SourceDatasets")
     merged_links = (old_links if isinstance(old_links, dict) else {}) | dict(links or {})
@@ -245,16 +265,37 @@ def describe_output(
     if content != before:
         write_json(path, content)
     table = names.path("descriptions")
-    rows: dict[str, str] = {}
-    if table.is_file():
-        known = read_tsv(table)
-        rows = dict(zip(known.get("desc_id", []), known.get("description", []), strict=True))
+    rows = _known_rows(table)
     rows |= {f"desc-{label}": text for label, text in (descriptions or {}).items()}
     ordered = sorted(rows)
     columns = {"desc_id": ordered, "description": [rows[key] for key in ordered]}
     _update(table, tsv_text(columns))
     _update(names.path("bidsignore"), "".join(f"{line}\n" for line in IGNORED))
     _update(names.path("readme"), README)
+
+
+def _before(names: Names, path: Path) -> dict[str, Any]:
+    """Return what the description says; a damaged one is kept among the logs, and is empty."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path)
+    except DataError as error:
+        kept = names.path("run_log", {"run_id": "damaged-dataset-description"})
+        write_bytes(kept, path.read_bytes())
+        log.warning("%s It is written anew; the old text is in %s.", error.message, kept)
+        return {}
+
+
+def _known_rows(table: Path) -> dict[str, str]:
+    """Return the description of each label; lines that are damaged are left out."""
+    try:
+        text = table.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return {}
+    rows = [line.split("\t") for line in text.splitlines()[1:]]
+    sound = [row for row in rows if len(row) == 2 and _DESC.fullmatch(row[0])]
+    return {row[0]: row[1] for row in sound if "\ufffd" not in row[1]}
 
 
 def _update(path: Path, text: str) -> None:

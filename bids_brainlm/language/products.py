@@ -77,7 +77,7 @@ def has_onednn() -> bool:
         with torch.inference_mode():
             found = _onednn()(x.float(), weight.float(), bias.float())
             return bool((found - expected).abs().max() < TOLERANCE * expected.abs().max())
-    except (AttributeError, TypeError, RuntimeError):
+    except (AttributeError, ImportError, TypeError, ValueError, RuntimeError):
         return False
 
 

@@ -13,6 +13,8 @@ _SLOW = 0.2  # it gets one if they leave more than this share of the residual
 _FEW = 0.7  # finished fits leave the batch when fewer than this share are left
 _FORCING = 3.0  # share of the residual that is left, in units of the step
 _EXACT = 1e-4
+_PEAK = 4.0  # largest change of a decision value, about, in units of the usual change
+_ENOUGH = 0.7
 _ROUGH = 0.1
 _QUADRATIC = 0.5  # largest change of a decision value where Newton's error is known
 _LARGE_STEP = 0.1
@@ -32,7 +34,7 @@ class Rows:
     single: np.ndarray  # the same in float32
     exact_t: np.ndarray
     single_t: np.ndarray
-    pairs: np.ndarray  # (n_rows, n_terms (n_terms + 1) / 2), in the order of LAPACK's RFP format
+    pairs: np.ndarray  # (n_terms (n_terms + 1) / 2, n_rows), in the order of LAPACK's RFP format
     square: np.ndarray  # where each element of a full matrix is in that order
     diagonal: np.ndarray
     basis: np.ndarray  # eigenvectors of the columns' scatter matrix, float32
@@ -63,6 +65,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Found:
+    """Result of `descend`; all arrays have one row for each fit."""
+
+    w: np.ndarray
+    eta: np.ndarray
+    margin: np.ndarray  # classes of rows this far from 0 are certain; infinite: too few steps
+    hard: np.ndarray  # whether the fit has got an inverse Hessian of its own
+
+
+@dataclass(frozen=True)
 class _Step:
     """What a Newton step was."""
 
@@ -79,6 +91,7 @@ def make_rows(columns: np.ndarray) -> Rows:
     """Prepare columns, (n_rows, n_terms)."""
     n = columns.shape[1]
     single = columns.astype(np.float32)
+    single_t = np.ascontiguousarray(single.T)
     basis = np.linalg.eigh(columns.T @ columns)[1]
     number = np.asfortranarray(np.arange(n * n, dtype=np.float64).reshape(n, n))
     place = lapack.dtrttf(number)[0].astype(int)  # element of the full matrix at each place
@@ -88,8 +101,8 @@ def make_rows(columns: np.ndarray) -> Rows:
         exact=columns,
         single=single,
         exact_t=np.ascontiguousarray(columns.T),
-        single_t=np.ascontiguousarray(single.T),
-        pairs=single[:, place // n] * single[:, place % n],
+        single_t=single_t,
+        pairs=single_t[place // n] * single_t[place % n],
         square=square,
         diagonal=square[:: n + 1].copy(),
         basis=basis.astype(np.float32),
@@ -141,7 +154,7 @@ class _Preconditioner:
 def _inverses(rows: Rows, curvature: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """Invert Hessians, (n_fits, n_terms, n_terms); only the diagonal of one that is singular."""
     n_terms = rows.exact.shape[1]
-    packed = curvature @ rows.pairs
+    packed = np.ascontiguousarray((rows.pairs @ curvature.T).T)
     packed[:, rows.diagonal] += ridge
     for row in packed:
         factor, failed = lapack.spftrf(n_terms, row)
@@ -155,53 +168,66 @@ def _inverses(rows: Rows, curvature: np.ndarray, ridge: np.ndarray) -> np.ndarra
 
 
 def descend(
-    rows: Rows, batch: Batch, digits: float, n_steps: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows: Rows,
+    batch: Batch,
+    digits: float,
+    n_steps: int,
+    *,
+    loose: float = 0.0,
+    hard: np.ndarray | None = None,
+) -> Found:
     """Make Newton steps until classes are certain.
 
     ``digits`` is the error that arithmetic leaves in decision values, as a share of the
-    largest; that of probabilities comes on top. Returns weights, decision values, and whether
-    the classes of a fit are certain: where not, its error is about ``digits``, or the steps
-    were too few.
+    largest; that of probabilities comes on top. A fit may end before all its classes are
+    certain, where its margin falls below the share ``loose`` of its largest decision value.
+    ``hard`` fits get inverse Hessians at once: a few steps with a diagonal would change little
+    where most of their error is, and so tell too little about it.
     """
-    w, eta = batch.w, batch.eta
+    w, eta, margin = batch.w, batch.eta, np.full(len(batch.w), np.inf)
     columns_t = rows.single_t if w.dtype == np.float32 else rows.exact_t
-    certain = np.zeros(len(w), bool)
-    left, slow, last = np.arange(len(w)), certain, None
+    left, last = np.arange(len(w)), None
+    slow = np.zeros(len(w), bool) if hard is None else hard
+    own = np.zeros(len(w), bool)
     inverses = _Preconditioner(rows, len(w))
     rest = _ROUNDING * float(np.finfo(w.dtype).eps)  # a probability of a half has no more digits
+    wanted = _wanted(np.abs(eta), batch.beyond, loose)
     for number in range(n_steps):
-        gradient, curvature, slow = _look(rows, batch, slow, last)
+        gradient, curvature = _look(rows, batch, last)
         ridge = batch.ridge.astype(np.float32, copy=False)
         inverses.renew(curvature, ridge, slow)
-        step, share, slow = _solve(rows, curvature, ridge, gradient, inverses)
+        step, share, slow = _solve(rows, curvature, ridge, gradient, inverses, wanted)
         change = step.astype(w.dtype) @ columns_t
         batch.w, batch.eta = batch.w + step, batch.eta + change
         size, largest = np.abs(batch.eta), np.abs(change).max(axis=1)
         error = largest * (0.5 * largest + share)
         floor = digits * size.max(axis=1) + rest
-        size += batch.beyond
-        near = largest < _QUADRATIC
-        sure = near & (MARGIN * (error + floor) < size.min(axis=1))
-        done = sure | (near & (error < floor)) | (number == n_steps - 1)
+        wanted = _wanted(size, batch.beyond, loose)
+        bound = np.where(largest < _QUADRATIC, MARGIN * (error + floor), np.inf)
+        done = (bound < wanted) | (bound < 2 * MARGIN * floor) | (number == n_steps - 1)
         last = _Step(step, change, np.einsum("ij,ij->i", gradient, step))
         if done.any():
             w[left[done]], eta[left[done]] = batch.w[done], batch.eta[done]
-            certain[left] = sure
+            margin[left[done]], own[left[done]] = bound[done], inverses.mine[done]
             left, batch, slow, last = left[~done], batch.some(~done), slow[~done], last.some(~done)
-            inverses = inverses.some(~done)
+            inverses, wanted = inverses.some(~done), wanted[~done]
         if not left.size:
             break
-    return w, eta, certain
+    return Found(w, eta, margin, own)
 
 
-def _look(
-    rows: Rows, batch: Batch, slow: np.ndarray, last: _Step | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _wanted(size: np.ndarray, beyond: np.ndarray, loose: float) -> np.ndarray:
+    """Margin that a fit may end with; changes ``size``, the size of decision values."""
+    top = size.max(axis=1)
+    size += beyond
+    return np.maximum(size.min(axis=1), loose * top)
+
+
+def _look(rows: Rows, batch: Batch, last: _Step | None) -> tuple[np.ndarray, np.ndarray]:
     """Gradient and curvature; the last step is shortened where it went too far."""
     gradient, curvature = _derivatives(rows, batch)
     if last is None:
-        return gradient, curvature, slow
+        return gradient, curvature
     end = np.einsum("ij,ij->i", gradient, last.step)
     far = np.flatnonzero(end > -_LARGE_STEP * last.slope)
     if far.size:
@@ -209,9 +235,7 @@ def _look(
         batch.w[far] -= back * last.step[far]
         batch.eta[far] -= back * last.change[far]
         gradient[far], curvature[far] = _derivatives(rows, batch.some(far))
-        slow = slow.copy()
-        slow[far] = True
-    return gradient, curvature, slow
+    return gradient, curvature
 
 
 def _derivatives(rows: Rows, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +258,10 @@ def _too_far(batch: Batch, last: _Step) -> np.ndarray:
     def objective(back: np.ndarray) -> np.ndarray:
         """Objective divided by C."""
         w, eta = batch.w - back * last.step, batch.eta - back * last.change
-        loss = batch.weight * (np.logaddexp(0.0, eta) - batch.target * eta)
+        loss = np.log(1.0 + np.exp(-np.abs(eta)))
+        loss += np.maximum(eta, 0.0)
+        loss -= batch.target * eta
+        loss *= batch.weight
         return loss.sum(axis=1) + 0.5 * (batch.ridge * w**2).sum(axis=1)
 
     return 1.0 - shorten(lambda length: objective(1.0 - length), last.slope)
@@ -271,13 +298,17 @@ def _solve(
     ridge: np.ndarray,
     gradient: np.ndarray,
     inverses: _Preconditioner,
+    wanted: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Newton step by conjugate gradients, what share of the residual it leaves, who is slow."""
     residual = -gradient.astype(np.float32, copy=False)
     z = inverses.apply(residual)
     direction, product = z.copy(), np.einsum("ij,ij->i", residual, z)
-    first = product
-    shares = np.clip(_FORCING * np.sqrt(product / curvature.sum(axis=1)), _EXACT, _ROUGH)
+    first = np.maximum(product, _TINY)
+    change = np.sqrt(product / curvature.sum(axis=1))
+    largest = _PEAK * change
+    enough = _ENOUGH * (wanted / (MARGIN * largest) - 0.5 * largest)  # see `descend`
+    shares = np.clip(np.maximum(_FORCING * change, enough), _EXACT, _ROUGH)
     goal = shares**2 * product
     steps, step, left = np.empty_like(residual), np.zeros_like(residual), np.arange(len(residual))
     for _ in range(_MOST_CG):
@@ -296,17 +327,15 @@ def _solve(
         direction += z
         product = latest
         if np.count_nonzero(moving) < _FEW * moving.size:
-            steps[left] = step
-            vectors = left, step, residual, direction, product, goal, curvature, ridge
-            left, step, residual, direction, product, goal, curvature, ridge = (
+            steps[left], shares[left] = step, np.sqrt(np.abs(product) / first)
+            vectors = left, step, residual, direction, product, first, goal, curvature, ridge
+            left, step, residual, direction, product, first, goal, curvature, ridge = (
                 part[moving] for part in vectors
             )
             inverses, moving = inverses.some(moving), moving[moving]
             if not left.size:
                 break
-    steps[left] = step
-    left, product = left[moving], product[moving]
-    shares[left] = np.sqrt(product / first[left])
+    steps[left], shares[left] = step, np.sqrt(np.abs(product) / first)
     slow = np.zeros(len(steps), bool)
-    slow[left] = shares[left] > _SLOW
-    return steps, shares, slow
+    slow[left[moving]] = shares[left[moving]] > _SLOW
+    return steps, np.maximum(shares, _EXACT), slow

@@ -15,7 +15,7 @@ import numpy as np
 
 from bids_brainlm.numerics._ridge_factors import Hat
 from bids_brainlm.numerics.folds import Fold
-from bids_brainlm.numerics.ridge_screens import Parts, Screen, Screening, Singles
+from bids_brainlm.numerics.ridge_screens import Parts, Screen, Screening, Singles, is_constant
 
 PANEL = 8
 _EXACT_AT_ONCE = 500
@@ -140,6 +140,7 @@ def _singles(targets: np.ndarray, folds: Sequence[Fold], *, centred: bool) -> Si
     for fold in folds:
         rows = targets[fold.test] / size
         deviation = rows - rows.mean(axis=0)
+        deviation[:, is_constant(deviation, rows, 0)] = 0.0
         kept = deviation if centred else rows
         parts.append(Parts(deviation, kept))
         validation.append(kept.astype(np.float32))
@@ -167,6 +168,7 @@ def _panels(rows: np.ndarray) -> np.ndarray:
 def _score(prediction: np.ndarray, observed: np.ndarray, centred: bool) -> np.ndarray:
     """Validation score in float64, from (n_panels, n_validation, PANEL) to (n_panels, PANEL)."""
     deviation = observed - observed.mean(axis=1, keepdims=True)
+    nothing = is_constant(deviation, observed, 1)
     if centred:
         observed = deviation
     total, own, product, squares = (
@@ -181,6 +183,6 @@ def _score(prediction: np.ndarray, observed: np.ndarray, centred: bool) -> np.nd
     with np.errstate(divide="ignore", invalid="ignore"):
         if centred:
             value = product / np.sqrt(squares * total)
-            return np.where((squares == 0) | (total == 0), 0.0, value)
+            return np.where((squares == 0) | nothing, 0.0, value)
         value = 1.0 - (own - 2.0 * product + squares) / total
-        return np.where(total == 0, 0.0, value)
+        return np.where(nothing, 0.0, value)

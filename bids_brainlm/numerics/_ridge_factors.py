@@ -39,7 +39,7 @@ class Hat:
         None stands for rank 0.
     right : array, shape (n_alphas, rank, n_train), or None
     single : array, shape (n_train, n_train), or None
-        The basis in float32, the same object wherever the basis is the same.
+        The basis in float32, the same object wherever the basis is shared; None where it is not.
     """
 
     across: np.ndarray
@@ -116,7 +116,7 @@ class Split:
                 return Hat(_solved(factor[0], across))
             inside = combine(self.inside, gamma)
         weights, basis = spectral_weights(inside, self.alphas)
-        return Hat(across @ basis, weights, basis, single=basis.astype(np.float32))
+        return Hat(across @ basis, weights, basis)
 
 
 @dataclass(frozen=True)

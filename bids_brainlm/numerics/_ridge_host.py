@@ -6,22 +6,39 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bids_brainlm.numerics._ridge_climb import Climb
 from bids_brainlm.numerics._ridge_tiers import Tiers
-from bids_brainlm.numerics.ridge_screens import Candidates, Parts, Screen, Singles, bounded
+from bids_brainlm.numerics.ridge_ladder import Ladder, ladder
+from bids_brainlm.numerics.ridge_screens import Candidates, Lean, Parts, Screen, Singles, bounded
 from bids_brainlm.numerics.ridge_skeleton import Skeleton, skeleton
 
 _FEW_TARGETS = 160
 _MANY_TARGETS = 2500  # from here on a skeleton pays
+_MANY_FOR_LADDERS = 2500
 _MANY_GAMMAS = 30
 _SEVERAL_ALPHAS = 3  # from here on a first bound pays, and all hats have a basis
 _BLOCK, _LARGE_BLOCK, _LARGEST_BLOCK = 1000, 2500, 5000  # targets: cache against fewer calls
 
 
-class Host:
-    """Bounds from numpy."""
+def climbs(n_gammas: int, n_alphas: int, n_targets: int) -> bool:
+    """Tell whether ladders pay."""
+    many = n_gammas >= _MANY_GAMMAS and n_targets >= _MANY_FOR_LADDERS
+    return many and n_alphas >= _SEVERAL_ALPHAS
 
-    def __init__(self) -> None:
+
+class Host:
+    """Bounds from numpy.
+
+    Parameters
+    ----------
+    relative : bool
+        The score is r.
+    """
+
+    def __init__(self, *, relative: bool = False) -> None:
+        self.relative = relative
         self._skeletons: list[Skeleton] = []
+        self._ladders: list[Ladder] = []
 
     def targets_per_block(self, n_alphas: int, n_targets: int) -> int:
         """See `Screening`; predictions of one alpha stay in the cache, or are few."""
@@ -30,8 +47,13 @@ class Host:
         return _BLOCK if n_alphas < _SEVERAL_ALPHAS else _LARGE_BLOCK
 
     def begin(self, screens: Sequence[Sequence[Screen]], n_targets: int) -> None:
-        """See `Screening`: find skeletons, if there is one alpha and they pay."""
-        self._skeletons = []
+        """See `Screening`: find skeletons or ladders, where they pay."""
+        self._skeletons, self._ladders = [], []
+        if screens and isinstance(screens[0][0], Lean):
+            relative = self.relative
+            found = [ladder(of_fold, relative=relative) for of_fold in zip(*screens, strict=True)]
+            self._ladders = [] if None in found else found
+            return
         plain = all(len(s.stack) == 1 and s.basis is None for each in screens for s in each)
         if not plain or n_targets < _MANY_TARGETS or len(screens) < _MANY_GAMMAS:
             return
@@ -55,6 +77,8 @@ class Host:
         """See `Screening`."""
         if self._skeletons:
             return Tiers(singles, screens, self._skeletons, float(slope[0])).candidates(best)
+        if self._ladders:
+            return Climb(singles, screens, self._ladders, slope).candidates(best)
         low, high = self.bounds(singles, screens, slope[:, None], best)
         least = np.fmax(best, low.max(axis=(0, 1)))
         return np.nonzero(high >= least)

@@ -174,4 +174,4 @@ def _nearly_r(
     nothing = inverse == 0
     unknown = ~nothing & ~np.isfinite(value)
     value = np.where(nothing | unknown, 0.0, value)
-    return value, np.where(nothing, 0.0, np.where(unknown, np.inf, slack))
+    return value, np.where(nothing, _ROUNDING, np.where(unknown, np.inf, slack))

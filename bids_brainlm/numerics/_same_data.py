@@ -70,6 +70,8 @@ class SameData:
             r = r + np.nan_to_num(own, nan=0.0).clip(-1.0, 1.0)
             if self.errors is not None:
                 product = np.einsum("it,it->t", prediction, self.errors[fold])
+                centred = prediction[:, flat] - prediction[:, flat].mean(axis=0)
+                product[flat] = np.einsum("it,it->t", centred, self.errors[fold][:, flat])
                 more = more + variance + 2.0 * product
         if self.errors is None:
             return r / len(predictions), None

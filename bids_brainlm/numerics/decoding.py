@@ -292,7 +292,7 @@ def _choose(
     }
     found = None
     if nested.can_solve(features, inner, setting.C, **how):
-        found = nested.classes(features, labels, inner, usable, setting.C, **how)
+        found = nested.classes(features, labels, inner, usable, setting.C, only_best=True, **how)
     total = np.zeros((setting.C.size, labels.shape[1]))
     for number, fold in enumerate(inner):
         which = np.flatnonzero(usable[number])
@@ -305,6 +305,8 @@ def _choose(
             predicted = found.inner[:, number, which][:, :, fold.test].transpose(0, 2, 1)
         for index, one in enumerate(predicted):
             total[index, which] += balanced_accuracy(truth, one)
+    if found is not None:
+        total[~found.contenders] = -np.inf
     # Sums of equal scores can differ in the last digit.
     best = np.argmax(np.round(total, 10), axis=0)
     if found is None:

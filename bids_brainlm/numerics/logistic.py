@@ -16,6 +16,7 @@ _LARGE_STEP = 0.1  # slope at the end of a step, as a share of the slope at its 
 _SMALL_GRADIENT = 1e-3
 _FORCING = 0.2
 _MAX_CG = 200
+_FEW = 0.7  # finished labels leave the batch when fewer than this share are left
 
 
 @dataclass(frozen=True)
@@ -352,49 +353,48 @@ def _is_done(
 def _gradient(problem: _Problem, w: np.ndarray, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities, and the gradient of the objective divided by C."""
     probability = expit(eta)
-    residual = probability - problem.target
-    residual *= problem.weight
+    residual = problem.weight * (probability - problem.target)
     return probability, residual @ problem.design + problem.ridge * w
 
 
 def _solve(problem: _Problem, probability: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     """Newton step by preconditioned conjugate gradients, more exact near the minimum."""
     design, ridge = problem.design, problem.ridge
-    curvature = problem.weight * probability
-    curvature *= 1.0 - probability
-    size = np.linalg.norm(gradient, axis=1)
-    forcing = np.minimum(_FORCING**2, size / np.maximum(problem.at_zero, size))
+    curvature = problem.weight * probability * (1.0 - probability)
     inverse = 1.0 / np.maximum(curvature @ problem.squares + ridge, np.finfo(float).tiny)
-    step = np.zeros_like(gradient)
-    residual = -gradient
-    z = inverse * residual
-    direction = z.copy()
-    product = (residual * z).sum(axis=1)
-    goal = forcing * product
+    steps, step, left = np.empty_like(gradient), np.zeros_like(gradient), np.arange(len(gradient))
+    residual, direction = -gradient, -inverse * gradient
+    product = np.einsum("ij,ij->i", residual, direction)
+    size = np.linalg.norm(gradient, axis=1)
+    goal = np.minimum(_FORCING**2, size / np.maximum(problem.at_zero, size)) * product
     for _ in range(min(_MAX_CG, 4 * design.shape[1])):
         image = ((direction @ design.T) * curvature) @ design
         image += ridge * direction
         bent = np.einsum("ij,ij->i", direction, image)
         moving = (product > goal) & (bent > 0)
-        if not moving.any():
+        if np.count_nonzero(moving) < _FEW * moving.size:
+            steps[left] = step
+            vectors = left, step, residual, direction, image, product, bent, goal, inverse, ridge
+            left, step, residual, direction, image, product, bent, goal, inverse, ridge = (
+                part[moving] for part in vectors
+            )
+            curvature, moving = curvature[moving], moving[moving]
+        if not left.size:
             break
         rate = np.where(moving, product / np.where(moving, bent, 1.0), 0.0)[:, None]
         step += rate * direction
         residual -= rate * image
         z = inverse * residual
         latest = np.einsum("ij,ij->i", residual, z)
-        direction *= np.where(moving, latest / np.where(moving, product, 1.0), 0.0)[:, None]
-        direction += z
+        share = np.where(moving, latest / np.where(moving, product, 1.0), 0.0)[:, None]
+        direction = z + share * direction
         product = np.where(moving, latest, 0.0)
-    return step
+    steps[left] = step
+    return steps
 
 
 def _after(problem: _Problem, line: tuple[np.ndarray, ...], length: np.ndarray) -> np.ndarray:
-    """Objective after a part of a step."""
-    return _objective(problem, line[0] + length * line[2], line[1] + length * line[3])
-
-
-def _objective(problem: _Problem, w: np.ndarray, eta: np.ndarray) -> np.ndarray:
-    """Objective divided by C, (n_labels,)."""
+    """Objective divided by C, (n_labels,), after a part of a step."""
+    w, eta = line[0] + length * line[2], line[1] + length * line[3]
     loss = np.logaddexp(0.0, eta) - problem.target * eta
     return (problem.weight * loss).sum(axis=1) + 0.5 * (problem.ridge * w**2).sum(axis=1)

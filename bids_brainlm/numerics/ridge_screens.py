@@ -18,6 +18,7 @@ from bids_brainlm.numerics.folds import Fold
 
 _DEVIATIONS = 4.0  # of a sum of rounding errors (Higham and Mary 2019, doi:10.1137/18M1226312)
 _ROUNDING = 16.0 * float(np.finfo(np.float64).eps)  # of a score that is put together in float64
+_RELATIVE_ZERO = 1e-24  # of sums of squares, as in `scores`
 _UNIT = float(np.finfo(np.float32).eps) / 2.0
 
 Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -55,14 +56,18 @@ class Screen:
             self.left = (hat.left / largest).astype(np.float32)
             self.right = (hat.right * (largest / self.scale[:, :, None])).astype(np.float32)
             self.stack += self.left @ self.right
-        flat = self.stack.reshape(len(self.stack), -1)
-        norms = np.sqrt(np.einsum("aj,aj->a", flat, flat))[:, None].astype(np.float64)
+        norms = _norms(self.stack)  # of both parts: they may cancel
+        if self.left is not None and self.right is not None:
+            norms = _norms(self.across * self.weights[:, None, :])
+            norms += _norms(self.left) * _norms(self.right)
         self.basis = hat.single
+        if self.basis is None and hat.basis is not None:
+            self.basis = hat.basis.astype(np.float32)
         if explicit and self.basis is not None:
             product = self.stack.reshape(-1, n_train) @ self.basis.T
             self.stack, self.basis = product.reshape(self.stack.shape), None
         n_terms = n_train + n_validation
-        self.error = _DEVIATIONS * np.sqrt(n_terms) * _UNIT * norms * self.scale
+        self.error = _DEVIATIONS * np.sqrt(n_terms) * _UNIT * norms[:, None] * self.scale
 
     def products(self, rotated: np.ndarray, observed: np.ndarray) -> np.ndarray:
         """Sum prediction x target for every alpha without the predictions.
@@ -83,6 +88,75 @@ class Screen:
             left *= rotated @ self.right.reshape(n_alphas * rank, -1).T
             product += left.reshape(-1, n_alphas, rank).sum(axis=2).T
         return product
+
+
+class Lean(Screen):
+    """A `Screen` that puts its matrices together when they are asked for.
+
+    Attributes
+    ----------
+    columns : array, shape (n_train,)
+        Squared norms of the columns of ``across``.
+    norms : array, shape (n_alphas,)
+        Frobenius norms of the matrices.
+    """
+
+    left = right = None
+
+    def __init__(self, hat: Hat) -> None:
+        if hat.weights is None or hat.basis is None or hat.left is not None:
+            raise ValueError("Found a hat without a basis of its own, expected one with.")
+        size = max(hat.across.max(), -hat.across.min()) or 1.0
+        self.across = (hat.across * (1.0 / size)).astype(np.float32)
+        scale = size * hat.weights.max(axis=1)
+        self.scale = np.where(scale > 0, scale, 1.0)[:, None]
+        self.weights = (hat.weights * (size / self.scale)).astype(np.float32)
+        self.columns = np.einsum("vn,vn->n", self.across, self.across, dtype=np.float64)
+        self.norms = np.sqrt((hat.weights / hat.weights.max()) ** 2 @ self.columns)
+        self.norms *= size * hat.weights.max()
+        self._basis = hat.basis
+        n_terms = sum(hat.across.shape)
+        self.error = _DEVIATIONS * np.sqrt(n_terms) * _UNIT * self.norms[:, None]
+
+    @property
+    def stack(self) -> np.ndarray:
+        """The scaled matrices, (n_alphas, n_validation, n_train)."""
+        return self.across * self.weights[:, None, :]
+
+    @property
+    def basis(self) -> np.ndarray:
+        """The basis in float32, (n_train, n_train)."""
+        return self._basis.astype(np.float32)
+
+
+def _norms(stack: np.ndarray) -> np.ndarray:
+    """Frobenius norm of each matrix, float64."""
+    flat = stack.reshape(len(stack), -1)
+    return np.sqrt(np.einsum("aj,aj->a", flat, flat)).astype(np.float64)
+
+
+def is_constant(deviation: np.ndarray, rows: np.ndarray, axis: int) -> np.ndarray:
+    """Tell which targets do not vary, up to rounding.
+
+    Parameters
+    ----------
+    deviation : array
+        ``rows`` less their mean along the axis.
+    rows : array
+        Targets as they are.
+    axis : int
+        Rows.
+
+    Returns
+    -------
+    array of bool
+
+    Notes
+    -----
+    A series that was scaled over the whole run is constant in a part of it only up to the
+    rounding of its mean: 1e-32 of its squares, and never exactly.
+    """
+    return (deviation**2).sum(axis=axis) <= _RELATIVE_ZERO * (rows**2).sum(axis=axis)
 
 
 class Parts:
@@ -235,8 +309,9 @@ def bounded(
     if not centred:
         value = (moments[0] * (2.0 * scale) - squares) * inverse + base
         slack = (size + (root + 0.5 * error)) * (2.0 * error)
-        return value, slack * inverse + rounding
+        return value, slack * inverse + rounding + _ROUNDING * arrays.abs(value)
     nothing = (inverse == 0) | (error == 0)
     value = moments[0] * scale * arrays.sqrt(inverse) / size
     slack = arrays.where(size > 2.0 * error, 4.0 * error / size + _ROUNDING, arrays.inf)
-    return arrays.where(nothing, 0.0, value), arrays.where(nothing, 0.0, slack)
+    value = arrays.where(nothing | arrays.isinf(slack), 0.0, value)
+    return value, arrays.where(nothing, 0.0, slack)

@@ -7,6 +7,7 @@ same bit by bit in any company.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,15 +17,16 @@ from bids_brainlm.errors import NumericalError
 from bids_brainlm.numerics import _ridge_factors as factors
 from bids_brainlm.numerics._ridge_blocks import Block
 from bids_brainlm.numerics._ridge_checks import check_folds, check_kernels
-from bids_brainlm.numerics._ridge_host import Host
+from bids_brainlm.numerics._ridge_host import Host, climbs
 from bids_brainlm.numerics.folds import Fold
-from bids_brainlm.numerics.ridge_screens import Screen, Screening
+from bids_brainlm.numerics.ridge_screens import Lean, Screen, Screening
 
 __all__ = ["Choice", "Screening", "search"]
 
 _TIE_SLOPE = 1e-10
 _BYTES_AT_ONCE = 2**26  # of the matrices that are kept while blocks of targets pass
 _BYTES_OF_ONE_ALPHA = 2**27  # all of them together have one skeleton
+_BYTES_OF_LADDERS = 3 * 2**27
 _MOST_GAMMAS = 50
 _MOST_OF_ONE_ALPHA = 128
 
@@ -104,7 +106,8 @@ def search(
     choices and scores are those of float64 throughout. One alpha takes a Cholesky factor per
     gamma and fold, several an eigendecomposition; where all bands but one have low rank
     (together an eighth of the rows), one decomposition per fold serves all gammas. Memory
-    beside the data: the targets in float32, and about 0.1 GiB.
+    beside the data: the targets in float32 (twice; one alpha: of 5000 targets), all targets in
+    one row where there are several participants, and about 0.2 GiB.
 
     References
     ----------
@@ -124,19 +127,27 @@ def search(
     splits = [
         factors.Split(kernels, fold, alphas, centred=centred, low_rank=low) for fold in inner_folds
     ]
-    screening = Host() if screening is None else screening
     n_targets = sum(target.shape[1] for target in targets)
+    portions = _portions(kept, inner_folds, len(alphas))
+    lean = False
+    if screening is None:
+        screening = Host(relative=centred)
+        larger = _portions_of_ladders(kept, inner_folds)
+        lean = low is None and climbs(len(larger[-1]), len(alphas), n_targets)
+        portions = larger if lean else portions
     explicit = centred and n_targets > len(alphas) * max(len(fold.test) for fold in inner_folds)
     blocks: Iterable[Block] = _blocks(
         targets, inner_folds, centred, screening.targets_per_block(len(alphas), n_targets)
     )
-    portions = _portions(kept, inner_folds, len(alphas))
     if len(portions) > 1:
         blocks = list(blocks)
     found = []
     for some in portions:
         hats = [[split.hat(gammas[index]) for split in splits] for index in some]
-        screens = [[Screen(hat, explicit=explicit) for hat in each] for each in hats]
+        screens = [
+            [Lean(hat) if lean else Screen(hat, explicit=explicit) for hat in each]
+            for each in hats
+        ]
         screening.begin(screens, n_targets)
         for block in blocks:
             block.update(some, hats, screens, _TIE_SLOPE * np.log(alphas), screening)
@@ -165,6 +176,17 @@ def _portions(kept: list[int], inner_folds: Sequence[Fold], n_alphas: int) -> li
         most, room = _MOST_OF_ONE_ALPHA, _BYTES_OF_ONE_ALPHA
     n_at_once = min(most, max(1, room // n_bytes))
     return [kept[start : start + n_at_once] for start in range(0, len(kept), n_at_once)]
+
+
+def _portions_of_ladders(kept: list[int], inner_folds: Sequence[Fold]) -> list[list[int]]:
+    """Divide gammas evenly so that the bases of a portion fit into memory."""
+    n_bytes = 0
+    for fold in inner_folds:
+        n_train, n_validation = len(fold.train), len(fold.test)
+        n_bytes += 12 * n_train * n_validation + 8 * n_train**2
+    n_portions = -(-len(kept) * n_bytes // _BYTES_OF_LADDERS)
+    borders = np.linspace(0, len(kept), n_portions + 1).astype(int)
+    return [kept[start:end] for start, end in itertools.pairwise(borders)]
 
 
 def _blocks(

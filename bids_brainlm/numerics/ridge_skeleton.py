@@ -138,12 +138,28 @@ def _bounds(left: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _largest(matrices: np.ndarray) -> np.ndarray:
-    """Bound the largest singular value of each matrix from above, within a fifth or so.
+    """Bound the largest singular value of each matrix from above, within a fifth or so."""
+    return largest_of_square(matrices @ matrices.transpose(0, 2, 1))
 
-    The root of the Frobenius norm of powers of ``m m'``, never below it.
+
+def largest_of_square(power: np.ndarray) -> np.ndarray:
+    """Bound the root of the largest eigenvalue of positive semi-definite matrices from above.
+
+    Parameters
+    ----------
+    power : array, shape (n_matrices, n, n)
+        float32.
+
+    Returns
+    -------
+    array, shape (n_matrices,)
+        Within a fifth or so.
+
+    Notes
+    -----
+    The root of the Frobenius norm of powers, which is never below the largest eigenvalue.
     """
-    power = matrices @ matrices.transpose(0, 2, 1)
-    exponent, logs = 2.0, np.zeros(len(matrices))
+    exponent, logs = 2.0, np.zeros(len(power))
     for squaring in range(_SQUARINGS + 1):
         size = np.sqrt(np.einsum("gij,gij->g", power, power)).astype(np.float64)
         size = np.where(size > 0, size, np.finfo(np.float32).tiny)

@@ -30,7 +30,7 @@ from bids_brainlm.steps import encoding_tables as tables
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, made_by
 
 NAME = "across"
-VERSION = 1
+VERSION = 2
 ENDINGS = tables.ACROSS
 ONLY_WITHIN = ("oasm",)  # its columns are the rows of one story
 

@@ -15,7 +15,7 @@ from bids_brainlm.steps import stories
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
 
 NAME = "attention"
-VERSION = 1
+VERSION = 2
 EMPTY = "n/a; filled in the encoding step (setting silence)"
 
 
@@ -94,6 +94,7 @@ def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -
         {
             "Story": job.unit.story,
             "Model": stories.describe(model, job),
+            "MatrixProducts": model.products,
             "ContextBorders": list(job.facts["borders"]),
             "Measures": {name: text for name, (text, _) in attention.MEASURES.items()},
             "EmptyTRs": EMPTY,

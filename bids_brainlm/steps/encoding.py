@@ -24,7 +24,7 @@ from bids_brainlm.steps.encoding_sidecar import describe, description
 from bids_brainlm.steps.encoding_tables import desc, statistics
 
 NAME = "encoding"
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

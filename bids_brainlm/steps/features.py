@@ -16,7 +16,7 @@ from bids_brainlm.steps import stories
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by, plain
 
 NAME = "features"
-VERSION = 2
+VERSION = 3
 EMPTY = "NaN; filled in the encoding step (setting silence)"
 DESCRIPTIONS = {
     "embeddings": "hidden states, mean over the tokens of the TR; layer 0 = input embeddings",

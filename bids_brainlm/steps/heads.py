@@ -23,7 +23,7 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "heads"
-VERSION = 3
+VERSION = 4
 N_SURROGATES = 3  # series without link; each costs about as much as reading the heads
 MORE_COPIES = 20  # of the targets, besides one a band and one a fold; see `heads.fit_heads`
 DESCRIPTIONS = {

@@ -23,7 +23,7 @@ from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each
 from bids_brainlm.steps.encoding_sidecar import describe
 
 NAME = "ladder"
-VERSION = 1
+VERSION = 2
 ENDING = "Ladder"
 SHARED = "value"  # the one column of maps of what rungs share
 DEPTH = 2 / 3  # of a model, where the layer lies that enters the ladder

@@ -21,7 +21,7 @@ from bids_brainlm.steps import encoding_runs, predictions, run_maps, significanc
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, each
 
 NAME = "partial"
-VERSION = 1
+VERSION = 2
 ENDING = "Partial"
 KEPT = (
     "Story", "Task", "Participant", "Session", "Run", "Space", "Atlas", "Model", "Bands", "Delays",

@@ -12,7 +12,7 @@ import numpy as np
 
 from bids_brainlm.bidsio import fsaverage5, grids, spaces, write
 from bids_brainlm.bidsio.names import Names
-from bids_brainlm.errors import BrainLMError, ReadWriteError
+from bids_brainlm.errors import BrainLMError, DataError, ReadWriteError
 from bids_brainlm.report import common, group, html, methods, participant
 from bids_brainlm.report.content import (
     GroupStory,
@@ -185,7 +185,7 @@ def _map(names: Names, path: Path, entities: Mapping[str, str]) -> ParcelMap:
     table = write.read_tsv(path)
     columns = tuple(c for c in table if c not in ("index", "name"))
     try:
-        index = tuple(int(k) for k in table["index"])
+        index, labels = tuple(int(k) for k in table["index"]), tuple(table["name"])
         values = np.array([[_value(v) for v in table[c]] for c in columns], dtype=float)
     except (KeyError, ValueError) as error:
         raise _damaged(path, error) from None
@@ -194,7 +194,7 @@ def _map(names: Names, path: Path, entities: Mapping[str, str]) -> ParcelMap:
         desc=entities.get("desc", ""),
         stat=entities["stat"],
         index=index,
-        names=tuple(table["name"]),
+        names=labels,
         columns=columns,
         values=values.reshape(len(columns), len(index)).T,
         meta=_json(path.with_suffix(".json")),
@@ -317,6 +317,14 @@ def group_stories(names: Names, *, story: str | None = None) -> list[GroupStory]
     return group_tables.with_regions(found)
 
 
+def _own_map(names: Names, path: Path, entities: Mapping[str, str]) -> ParcelMap:
+    """Read a participant's table; one that is damaged is an error as in `intact.check`."""
+    try:
+        return _map(names, path, entities)
+    except (DataError, ReadWriteError) as error:
+        raise DataError(error.message, hint=intact.HINT) from None
+
+
 def _group_story(
     names: Names, place: dict[str, str], maps: Mapping[tuple[str, str], ParcelMap]
 ) -> GroupStory:
@@ -328,7 +336,7 @@ def _group_story(
             entities = names.parse(path)[1]
             mine = people.setdefault(entities["participant"], {})
             key = (entities.get("desc", ""), stat)
-            mine.setdefault(key, []).append(_map(names, path, entities))
+            mine.setdefault(key, []).append(_own_map(names, path, entities))
             read.append(path)
     metas = [m.meta for mine in people.values() for several in mine.values() for m in several]
     intact.check(read, intact.sums_of(metas))  # a job that is done did not look at them again

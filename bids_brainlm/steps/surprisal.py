@@ -17,7 +17,7 @@ from bids_brainlm.steps import stories
 from bids_brainlm.steps.base import Job, Outcome, Resources, Unit, finish, made_by
 
 NAME = "surprisal"
-VERSION = 1
+VERSION = 2
 EMPTY = "n/a: no words; filled in the encoding step (setting silence)"
 COLUMNS = {
     "surprisal": {"Description": "sum over the words of the TR", "Units": "bit"},
@@ -110,6 +110,7 @@ def _story(job: Job, settings: Params, model: models.LanguageModel, resources) -
         {
             "Story": job.unit.story,
             "Model": stories.describe(model, job),
+            "MatrixProducts": model.products,
             "ContextBorders": list(job.facts["borders"]),
             "Columns": {
                 "surprisal": {"Description": "-log2 p of the word's tokens", "Units": "bit"},

@@ -270,6 +270,38 @@ def test_a_damaged_group_sidecar_does_not_stop_participants(done):
     assert tree(out) == before
 
 
+@pytest.mark.parametrize("damage", ["cut", "renamed"])
+def test_damaged_descriptions_of_the_dataset_are_written_anew(done, damage):
+    """The README tells whose folder it is; the old text stays among the logs."""
+    bids, out = done
+    before = tree(out)
+    path, table = out / "dataset_description.json", out / "descriptions.tsv"
+    text = path.read_text()
+    path.write_text(text[:100] if damage == "cut" else text.replace("bids_brainlm", "bids_braiolm"))
+    lines = table.read_text().replace("\n", "\t", 1)
+    table.write_text(lines.replace("\n", "", 1) + "desc-x\n")
+    assert _make(bids, out) == 0
+    assert tree(out) == before
+    if damage == "cut":
+        assert (out / "logs" / "damaged-dataset-description.log").read_text() == text[:100]
+    (out / "README.md").unlink()
+    path.write_text(text[:100])
+    assert _make(bids, out) == 73
+
+
+def test_a_group_page_refuses_a_damaged_table_of_a_participant(done, capsys):
+    bids, out = done
+    assert _make(bids, out, level="group") == 0
+    for path in out.glob("sub-22/func/*Magnitudes_stat-unique_boldmap.tsv"):
+        path.write_bytes(path.read_bytes()[:3])
+    capsys.readouterr()
+    assert _make(bids, out, "--reports-only", level="group") == 65
+    error = capsys.readouterr().err
+    assert "stat-unique_boldmap.tsv" in error
+    assert "is damaged" in error
+    assert _make(bids, out) == 0
+
+
 def test_damage_outside_of_a_call_is_told_with_what_mends_it(done, capsys):
     """A page shows results that a call of one participant's pages does not make."""
     bids, out = done

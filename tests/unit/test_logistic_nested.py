@@ -127,6 +127,83 @@ def test_the_start_is_near_the_fit_to_all_rows(standardise):
         assert again.n_iterations < exact.n_iterations
 
 
+def scores(features, labels, inner, usable, **how):
+    """Sums of balanced accuracies over folds, (n_C, n_labels), from strict fits."""
+    total = np.zeros((GRID.size, labels.shape[1]))
+    for number, fold in enumerate(inner):
+        which = np.flatnonzero(usable[number])
+        for index, C in enumerate(GRID):
+            predicted = strict(features, labels[:, which], fold, C, **how) > 0
+            truth = labels[fold.test][:, which]
+            hits = [(predicted & truth).sum(0) / truth.sum(0)]
+            hits += [(~predicted & ~truth).sum(0) / (~truth).sum(0)]
+            total[index, which] += np.mean(hits, axis=0)
+    return total
+
+
+@pytest.mark.parametrize("loose", [0.003, 0.03, 0.5])
+@pytest.mark.parametrize(
+    ("seed", "informative", "how"),
+    [
+        (10, True, {"standardise": True, "penalise_intercept": False}),
+        (11, False, {"standardise": True, "penalise_intercept": False}),
+        (12, True, {"standardise": False, "penalise_intercept": True}),
+    ],
+)
+def test_what_is_ruled_out_could_not_be_chosen(monkeypatch, loose, seed, informative, how):
+    features, labels, inner, usable = case(seed, rates=(0.15, 0.3, 0.5, 0.7))
+    if not informative:
+        features = np.random.default_rng(seed).permutation(features)
+    for number, fold in enumerate(inner):
+        usable[number] &= labels[fold.test].any(0) & ~labels[fold.test].all(0)
+    monkeypatch.setattr(nested, "_LOOSE", loose)
+    found = nested.classes(features, labels, inner, usable, GRID, only_best=True, **how)
+    total = scores(features, labels, inner, usable, **how)
+    best = np.argmax(np.round(total, 10), axis=0)
+    assert found.contenders[best, np.arange(best.size)].all()
+    assert not found.contenders.all()
+    for number, fold in enumerate(inner):
+        for index, label in np.argwhere(found.contenders & usable[number]):
+            values = strict(features, labels[:, [label]], fold, GRID[index], **how)
+            ours = found.inner[index, number, label][fold.test]
+            clear = np.abs(values[:, 0]) > 1e-8 * np.abs(values).max()
+            np.testing.assert_array_equal(ours[clear], values[clear, 0] > 0)
+
+
+def test_the_smallest_of_equals_is_the_only_contender():
+    """Two clouds far apart: every C predicts every row."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2 == 0
+    features = rng.standard_normal((120, 5)) + 20.0 * labels[:, None]
+    inner = decoding.make_plan(np.arange(150), 5, 4, 0).inner[0]
+    assert max(fold.test.max() for fold in inner) == 119
+    found = nested.classes(
+        features, labels[:, None], inner, np.ones((4, 1), bool), GRID, standardise=True,
+        penalise_intercept=False, only_best=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.contenders[:, 0], np.arange(GRID.size) == 0)
+
+
+def test_hard_fits_get_their_own_inverse_at_once():
+    features, labels, _, _ = case(13)
+    scaled = scaling.apply(features, scaling.fit(features, np.arange(len(features))))
+    rows = newton.make_rows(np.column_stack([scaled, np.ones(len(scaled))]))
+    n, n_terms = labels.shape[1], rows.exact.shape[1]
+    ridge = np.full((n, n_terms), 0.1)
+    ridge[:, -1] = 0.0
+    hard = np.arange(n) % 2 == 0
+    batch = newton.Batch(
+        np.zeros((n, n_terms)), np.zeros((n, len(scaled))), labels.T.astype(float),
+        logistic.balanced_weights(labels).T.copy(), ridge, np.zeros((n, len(scaled))),
+        np.arange(n), np.zeros(n, int),
+    )  # fmt: skip
+    found = newton.descend(rows, batch, 1e-9, 100, hard=hard)
+    assert found.hard[hard].all()
+    expected = logistic.decide(scaled, logistic.fit(scaled, labels, 10.0, tolerance=1e-10)).T
+    assert (np.abs(found.eta - expected) <= found.margin[:, None]).all()
+    np.testing.assert_array_equal(found.eta > 0, expected > 0)
+
+
 def test_steps_that_go_too_far_are_shortened():
     """From a start far away, where a full Newton step overshoots."""
     features, labels, _, _ = case(9, n_rows=200)
@@ -142,10 +219,10 @@ def test_steps_that_go_too_far_are_shortened():
         np.arange(n), np.zeros(n, int),
     )  # fmt: skip
     with np.errstate(all="ignore"):
-        w, eta, _ = newton.descend(rows, batch, 1e-9, 100)
+        found = newton.descend(rows, batch, 1e-9, 100)
     expected = logistic.fit(scaled, labels, 1.0, tolerance=1e-10)
-    np.testing.assert_array_equal(eta > 0, logistic.decide(scaled, expected).T > 0)
-    np.testing.assert_allclose(w[:, :-1], expected.coef, rtol=0.02, atol=0.02)
+    np.testing.assert_array_equal(found.eta > 0, logistic.decide(scaled, expected).T > 0)
+    np.testing.assert_allclose(found.w[:, :-1], expected.coef, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize(
