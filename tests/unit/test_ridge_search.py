@@ -261,3 +261,64 @@ def test_cholesky_and_decomposition_in_one_search(n_targets):
     scores = np.stack([one.cv_score for one in each])
     np.testing.assert_array_equal(together.cv_score, scores.max(axis=0))
     np.testing.assert_array_equal(together.gamma_index, scores.argmax(axis=0))
+
+
+@pytest.mark.parametrize("alphas", [np.array([1.0]), NINE], ids=["one", "nine"])
+@pytest.mark.parametrize("score", ["r2", "r"])
+def test_a_fold_without_signal_has_no_say(score, alphas):
+    """A series that was scaled over the run is constant in a part of it up to rounding only."""
+    kernels, targets, gammas, inner = _problem(13, WIDE, 200)
+    flat = targets.copy()
+    flat[inner[1].test] = 0.7 * np.random.default_rng(0).standard_normal(200)
+    flat = (flat - flat.mean(0)) / flat.std(0)
+    flat -= flat.mean(0)
+    assert (np.ptp(flat[inner[1].test], axis=0) < 1e-14).all()
+    found = ridge.search(kernels, [flat], gammas, alphas, inner, score=score)[0]
+    sound = [inner[0], inner[2]]
+    others = ridge.search(kernels, [flat], gammas, alphas, sound, score=score)[0]
+    np.testing.assert_array_equal(found.gamma_index, others.gamma_index)
+    np.testing.assert_array_equal(found.alpha_index, others.alpha_index)
+    np.testing.assert_allclose(found.cv_score, others.cv_score * 2 / 3, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_targets", [9, 230], ids=["few", "many"])
+@pytest.mark.parametrize("alphas", [np.array([1.0]), NINE], ids=["one", "nine"])
+def test_a_target_without_training_signal_scores_zero(n_targets, alphas):
+    kernels, targets, gammas, inner = _problem(14, WIDE, n_targets)
+    targets[np.setdiff1d(np.arange(N_ROWS), inner[0].test), 3] = 0.0
+    found = ridge.search(kernels, [targets], gammas, alphas, inner, score="r")[0]
+    assert np.isfinite(found.cv_score).all()
+    table = _table(kernels, targets[:, [3]], gammas, alphas, inner, "r")
+    assert found.cv_score[3] == pytest.approx(table.max(), abs=1e-8)
+
+
+@pytest.mark.parametrize("score", ["r2", "r"])
+def test_bounds_hold_where_the_parts_of_an_update_cancel(score):
+    """A thin band that is the wide one's strongest direction, but 0 on validation rows."""
+    rng = np.random.default_rng(15)
+    n_rows = 160
+    inner = folds.contiguous_folds(np.arange(n_rows), 4, 0)[:1]
+    shape = rng.standard_normal(n_rows)
+    wide = 1e-4 * rng.standard_normal((n_rows, n_rows))
+    wide += np.outer(shape, rng.standard_normal(n_rows))
+    thin = np.where(np.isin(np.arange(n_rows), inner[0].test), 0.0, shape)[:, None]
+    kernels = ridge.linear_kernels([thin, wide])
+    kernels *= n_rows / np.trace(kernels, axis1=1, axis2=2)[:, None, None]
+    share = np.r_[0.5, 10.0 ** -np.arange(1, 7)]
+    gammas = np.stack([1 - share, share], axis=1)
+    noise = rng.standard_normal((n_rows, 300)) * np.logspace(-4, 1, 300)
+    targets = shape[:, None] + noise
+    targets -= targets.mean(0)
+    alphas = np.logspace(-3.6, 3, 8)
+    table = _table(kernels, targets, gammas, alphas, inner, score)
+    low = factors.find_low_rank(kernels, gammas, alphas, factors.fewest_train(inner))
+    assert low is not None
+    centred = score == "r"
+    splits = [factors.Split(kernels, f, alphas, centred=centred, low_rank=low) for f in inner]
+    block = Block(targets, np.arange(300), inner, centred=centred)
+    screens = [[Screen(s.hat(gamma), explicit=False) for s in splits] for gamma in gammas]
+    below, above = Host().bounds(block.singles, screens, np.zeros((8, 1)), block.best)
+    scored = np.isfinite(above) & np.isfinite(below)
+    assert scored.mean() > 0.1
+    assert (below <= table + 1e-8)[scored].all()
+    assert (above >= table - 1e-8)[scored].all()
