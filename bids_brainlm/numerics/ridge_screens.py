@@ -106,17 +106,22 @@ class Lean(Screen):
     def __init__(self, hat: Hat) -> None:
         if hat.weights is None or hat.basis is None or hat.left is not None:
             raise ValueError("Found a hat without a basis of its own, expected one with.")
-        size = max(hat.across.max(), -hat.across.min()) or 1.0
-        self.across = (hat.across * (1.0 / size)).astype(np.float32)
+        self._across, self._basis = hat.across, hat.basis
+        self._size = size = max(hat.across.max(), -hat.across.min()) or 1.0
         scale = size * hat.weights.max(axis=1)
         self.scale = np.where(scale > 0, scale, 1.0)[:, None]
         self.weights = (hat.weights * (size / self.scale)).astype(np.float32)
-        self.columns = np.einsum("vn,vn->n", self.across, self.across, dtype=np.float64)
-        self.norms = np.sqrt((hat.weights / hat.weights.max()) ** 2 @ self.columns)
-        self.norms *= size * hat.weights.max()
-        self._basis = hat.basis
+        across = self.across
+        self.columns = np.einsum("vn,vn->n", across, across, dtype=np.float64)
+        squares = self.weights.astype(np.float64) ** 2 @ self.columns
+        self.norms = np.sqrt(squares) * self.scale[:, 0]
         n_terms = sum(hat.across.shape)
         self.error = _DEVIATIONS * np.sqrt(n_terms) * _UNIT * self.norms[:, None]
+
+    @property
+    def across(self) -> np.ndarray:
+        """Validation rows in the basis, (n_validation, n_train)."""
+        return (self._across * (1.0 / self._size)).astype(np.float32)
 
     @property
     def stack(self) -> np.ndarray:
@@ -140,16 +145,16 @@ def is_constant(deviation: np.ndarray, rows: np.ndarray, axis: int) -> np.ndarra
 
     Parameters
     ----------
-    deviation : array
+    deviation : array, shape (..., n_rows, ...)
         ``rows`` less their mean along the axis.
-    rows : array
+    rows : array, shape of ``deviation``
         Targets as they are.
     axis : int
-        Rows.
+        Where the rows are.
 
     Returns
     -------
-    array of bool
+    array of bool, shape of ``deviation`` without the axis
 
     Notes
     -----

@@ -87,6 +87,7 @@ def test_every_figure_of_the_group_is_as_in_the_report(out, no_brains):
     check_all(out, files, figures.list_figures(out), None)
 
 
+@pytest.mark.thorough
 def test_every_figure_of_a_few_parcels_is_as_in_the_report(small):
     check_all(small, reports.group_report(small, **CALL), figures.list_figures(small), None)
 

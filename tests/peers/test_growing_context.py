@@ -184,6 +184,7 @@ def test_a_decoder_that_is_set_to_see_the_future(get):
         measures.extract(model, ROWS, context="growing")
 
 
+@pytest.mark.thorough
 def test_the_longest_text_fits_every_family(get):
     """The limit that is read from the configuration is one that the model takes."""
     rows = ["junior in high school weekends " * 4] * 60

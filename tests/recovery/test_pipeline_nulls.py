@@ -301,6 +301,7 @@ def first_components(values):
     ]
 
 
+@pytest.mark.thorough
 def test_components_of_people_who_share_no_story():
     """240 groups of 10; everybody hears a story of their own, heads are exchangeable."""
     found = []

@@ -119,7 +119,7 @@ def test_torch_settings_come_back():
 def test_which_devices_are_used():
     assert devices.screening("cpu") is None
     assert devices.screening("cpu:0") is None
-    for name in ("nonsense", "cuda:99", "meta"):
+    for name in ("nonsense", "cuda:99", "meta", "hpu", "privateuseone"):
         with pytest.raises(ConfigError, match=r"cannot be used[\s\S]*--device cpu"):
             devices.screening(name)
 
