@@ -18,6 +18,7 @@ from bids_brainlm.numerics.ridge_screens import Candidates, Lean, Singles, bound
 
 _ROUNDING = 16.0 * float(np.finfo(np.float32).eps)  # of a score that is put together in float32
 _AT_ONCE = 250  # targets: what is known of their pairs stays in the cache
+_SMALLEST = 1e-30  # sum of squares that float32 holds with all its digits
 _SURE = 0.5  # a rest of more than half the prediction says nothing about r
 
 
@@ -45,9 +46,9 @@ class Climb:
         self.singles, self.screens, self.ladders, self.slope = singles, screens, ladders, slope
         self.train = [np.ascontiguousarray(singles.rows[f.train].T) for f in singles.folds]
         self.observed = [np.ascontiguousarray(rows.T) for rows in singles.validation]
-        self.base = np.zeros(singles.rows.shape[1])
-        if not singles.centred:
-            self.base = sum(parts.base for parts in singles.parts) / len(self.train)
+        parts = np.array([each.base for each in singles.parts])
+        self.bases = np.zeros_like(parts) if singles.centred else parts  # of each fold
+        self.base = self.bases.mean(axis=0)
 
     def candidates(self, best: np.ndarray) -> Candidates:
         """See `Screening.candidates`.
@@ -61,7 +62,8 @@ class Climb:
         gamma, alpha, column : array of int, shape (n_candidates,)
         """
         n_folds, n_gammas = len(self.train), len(self.screens)
-        usable = np.nonzero(~np.isnan(self.base + self.singles.rows[0]))[0]
+        rows = sum(each.sum(axis=1) for each in (*self.train, *self.observed))
+        usable = np.nonzero(~np.isnan(rows))[0]  # others have no score at any pair
         found = [
             self._nearly(usable[start : start + _AT_ONCE], best)
             for start in range(0, len(usable), _AT_ONCE)
@@ -72,7 +74,6 @@ class Climb:
         first, pair, column, highs = (
             np.concatenate(each, axis=-1) for each in zip(*found, strict=True)
         )
-        del found
         least = best.copy()
         order = np.argsort(first % n_gammas, kind="stable")
         alpha, gamma = np.divmod(first[order], n_gammas)
@@ -100,16 +101,13 @@ class Climb:
         """Score pairs, sorted by gamma, fold after fold: all, or what could reach ``least``."""
         n_folds = len(self.train)
         value, slack = np.zeros(len(gamma)), np.zeros(len(gamma))
-        for number, parts in enumerate(self.singles.parts):
+        for number in range(n_folds):
             more, error = self._scored_in(number, gamma, alpha, column)
             value, slack = value + more, slack + error
             if highs is None or least is None:
                 continue
             rest = value + slack + highs[number + 1 :].sum(axis=0, dtype=np.float64)
-            if not self.singles.centred:
-                rest += sum((p.base for p in self.singles.parts[number + 1 :]), 0 * parts.base)[
-                    column
-                ]
+            rest += self.bases[number + 1 :].sum(axis=0)[column]
             kept = ~(rest / n_folds + self.slope[alpha] < least[column])
             gamma, alpha, column = gamma[kept], alpha[kept], column[kept]
             value, slack, highs = value[kept], slack[kept], highs[:, kept]
@@ -141,9 +139,7 @@ class Climb:
             scale[some], error[some] = screen.scale[alpha[some], 0], screen.error[alpha[some], 0]
         kept = self.singles.parts[number].of(column)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return bounded(
-                np, (product, squares), scale, error, kept, centred=self.singles.centred
-            )
+            return bounded(np, (product, squares), scale, error, kept, centred=self.singles.centred)
 
     def _nearly(
         self, columns: np.ndarray, best: np.ndarray
@@ -200,7 +196,10 @@ def _nearly_r2(
     error: float,
     parts: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What R2 gains, and a bound of its error: see `_ridge_tiers`."""
+    """What R2 gains over a prediction of 0, and a bound of its error; changes the sums.
+
+    The residual is known but for a vector not above the rest.
+    """
     product, squares, rest, size = sums
     inverse, root, _, rounding = parts
     unit, error = np.float32(unit), np.float32(error)
@@ -239,9 +238,7 @@ def _nearly_r(
     turned = rest / norm + error * size * (np.float32(1.0) + size)
     slack = np.float32(1.2) * turned + np.float32(_ROUNDING)
     nothing = inverse == 0
-    unknown = ~(turned < _SURE) | ~np.isfinite(value)
+    unknown = ~(turned < _SURE) | ~np.isfinite(value) | ~(squares > _SMALLEST)
     value = np.where(nothing | unknown, np.float32(0.0), value)
-    slack = np.where(nothing, np.float32(0.0), np.where(unknown, np.float32(np.inf), slack))
+    slack = np.where(nothing, np.float32(_ROUNDING), np.where(unknown, np.float32(np.inf), slack))
     return value, slack
-
-

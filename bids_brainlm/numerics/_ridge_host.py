@@ -14,15 +14,15 @@ from bids_brainlm.numerics.ridge_skeleton import Skeleton, skeleton
 
 _FEW_TARGETS = 160
 _MANY_TARGETS = 2500  # from here on a skeleton pays
-_MANY_FOR_LADDERS = 2500
+_MANY_FOR_LADDERS = {False: 2500, True: 1250}  # targets: for R2, for r
 _MANY_GAMMAS = 30
 _SEVERAL_ALPHAS = 3  # from here on a first bound pays, and all hats have a basis
 _BLOCK, _LARGE_BLOCK, _LARGEST_BLOCK = 1000, 2500, 5000  # targets: cache against fewer calls
 
 
-def climbs(n_gammas: int, n_alphas: int, n_targets: int) -> bool:
-    """Tell whether ladders pay."""
-    many = n_gammas >= _MANY_GAMMAS and n_targets >= _MANY_FOR_LADDERS
+def climbs(n_gammas: int, n_alphas: int, n_targets: int, *, relative: bool) -> bool:
+    """Tell whether ladders pay, with so many gammas in a portion."""
+    many = n_gammas >= _MANY_GAMMAS and n_targets >= _MANY_FOR_LADDERS[relative]
     return many and n_alphas >= _SEVERAL_ALPHAS
 
 
@@ -50,9 +50,7 @@ class Host:
         """See `Screening`: find skeletons or ladders, where they pay."""
         self._skeletons, self._ladders = [], []
         if screens and isinstance(screens[0][0], Lean):
-            relative = self.relative
-            found = [ladder(of_fold, relative=relative) for of_fold in zip(*screens, strict=True)]
-            self._ladders = [] if None in found else found
+            self._ladders = _all_ladders(screens, relative=self.relative)
             return
         plain = all(len(s.stack) == 1 and s.basis is None for each in screens for s in each)
         if not plain or n_targets < _MANY_TARGETS or len(screens) < _MANY_GAMMAS:
@@ -124,6 +122,17 @@ class Host:
         mean = mean / len(singles.folds) + slope
         slack /= len(singles.folds)
         return mean - slack, mean + slack
+
+
+def _all_ladders(screens: Sequence[Sequence[Lean]], *, relative: bool) -> list[Ladder]:
+    """Describe the matrices of every inner fold, or none."""
+    every = []
+    for of_fold in zip(*screens, strict=True):
+        found = ladder(of_fold, relative=relative)
+        if found is None:
+            return []
+        every.append(found)
+    return every
 
 
 def _pruned(

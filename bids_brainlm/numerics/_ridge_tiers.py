@@ -16,6 +16,7 @@ from bids_brainlm.numerics.ridge_skeleton import Skeleton
 _ROUNDING = 16.0 * float(np.finfo(np.float32).eps)  # of a score that is put together in float32
 _AT_ONCE = 250  # targets: their predictions stay in the cache
 _ALL = slice(None)
+_SMALLEST = 1e-30  # sum of squares that float32 holds with all its digits
 _SURE = 0.5  # a rest of more than half the prediction says nothing about r
 
 
@@ -172,6 +173,6 @@ def _nearly_r(
     turned = rest / norm + error * (size / norm) * (1.0 + size / norm)
     slack = np.where(turned < _SURE, 1.2 * turned + _ROUNDING, np.inf)
     nothing = inverse == 0
-    unknown = ~nothing & ~np.isfinite(value)
+    unknown = ~nothing & ~(np.isfinite(value) & (squares > _SMALLEST))
     value = np.where(nothing | unknown, 0.0, value)
     return value, np.where(nothing, _ROUNDING, np.where(unknown, np.inf, slack))

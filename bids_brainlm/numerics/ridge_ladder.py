@@ -18,8 +18,8 @@ from bids_brainlm.numerics.ridge_skeleton import largest_of_square
 
 __all__ = ["Ladder", "Step", "Sums"]
 
-_LEFT = 0.03  # root mean square of what is left (Frobenius norm), for R2
-_LEFT_RELATIVE = {False: 0.03, True: 0.01}  # of the largest norm: for R2, for r
+_LEFT = 0.02  # root mean square of what is left (Frobenius norm), for R2
+_LEFT_RELATIVE = {False: 0.02, True: 0.005}  # of the largest norm: for R2, for r
 _FOLLOWS = 1e-3  # of the norm: what differs from a multiple of a larger penalty's matrix
 _LEADING = 32  # directions of the data whose share of what is left is known
 _LEAST_SHARE = 1e-3  # of the leading direction's share
@@ -54,13 +54,28 @@ class Step:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of some targets over the combinations; see `Ladder.sums`."""
+    """Sums of some targets over what the combinations predict; see `Ladder.sums`.
 
-    products: np.ndarray  # (n_targets, rank)
-    moments: np.ndarray  # (n_targets, rank * (rank + 1) / 2)
-    own: np.ndarray  # (n_targets, rank)
-    forms: np.ndarray  # (n_targets, n_forms)
-    norm: np.ndarray  # (n_targets, 1)
+    Attributes
+    ----------
+    products : array, shape (n_targets, rank)
+        Prediction x target.
+    moments : array, shape (n_targets, rank * (rank + 1) / 2)
+        Prediction x prediction, column after column of the upper triangle: the first few
+        combinations are the first few columns.
+    own : array, shape (n_targets, rank)
+        Norms of predictions.
+    forms : array, shape (n_targets, n_forms)
+        Norms of the training data that suit what is left; the first is 0.
+    norm : array, shape (n_targets, 1)
+        Norm of the training data.
+    """
+
+    products: np.ndarray
+    moments: np.ndarray
+    own: np.ndarray
+    forms: np.ndarray
+    norm: np.ndarray
 
     def of(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Sum prediction x target and squared predictions at one alpha, nearly.
@@ -90,6 +105,13 @@ class Sums:
 class Ladder:
     """Matrices as combinations of few, and a bound of the rest; see `ladder`.
 
+    Parameters
+    ----------
+    screens : sequence of Lean
+        By gamma.
+    relative : bool
+        See `ladder`.
+
     Attributes
     ----------
     steps : list of Step
@@ -99,13 +121,14 @@ class Ladder:
     """
 
     def __init__(self, screens: Sequence[Lean], *, relative: bool) -> None:
-        self.n_validation, self.n_train = screens[0].across.shape
+        shape = screens[0].across.shape
+        self.n_validation, self.n_train = shape
         self.screens, self.relative = screens, relative
-        self.bases = [screen.basis for screen in screens]
+        self.pieces = [(screen.across, screen.basis) for screen in screens]
         self.norms = np.array([screen.norms for screen in screens])
         n_pairs = self.norms.size
-        self.most = int(min(n_pairs / _PAIRS_A_COMBINATION, np.sqrt(screens[0].across.size / 2)))
-        self.parts = np.empty((0, screens[0].across.size), dtype=np.float32)
+        self.most = int(min(n_pairs / _PAIRS_A_COMBINATION, np.sqrt(np.prod(shape) / 2)))
+        self.parts = np.empty((0, int(np.prod(shape))), dtype=np.float32)
         self.leading: list[np.ndarray] = []
         self.extra: list[np.ndarray] = []
         self.floors: list[float] = []
@@ -121,11 +144,11 @@ class Ladder:
         self.error = _DEVIATIONS * np.sqrt(self.n_validation + self.rank**2) * _UNIT
         self.parts = self.parts.reshape(-1, self.n_train)
         self.all_leading = np.concatenate([*self.leading, np.empty((self.n_train, 0), "f4")], 1)
-        self.all_extra = np.array(self.extra, dtype=np.float32).reshape(len(self.extra), -1)
-        column = np.repeat(np.arange(self.rank), np.arange(1, self.rank + 1))
-        row = np.concatenate([np.arange(k + 1) for k in range(self.rank)] or [np.arange(0)])
+        n_each = self.all_leading.shape[1] // max(1, len(self.extra))
+        self.all_extra = np.array(self.extra, dtype=np.float32).reshape(len(self.extra), n_each)
+        row, column = _triangle(self.rank)
         self.triangle = row * self.rank + column
-        del self.screens, self.bases
+        del self.screens, self.pieces
 
     def sums(self, train: np.ndarray, observed: np.ndarray) -> Sums:
         """Multiply some targets by the combinations.
@@ -155,9 +178,9 @@ class Ladder:
     def _explicit(self, alpha: int, unit: float) -> np.ndarray:
         """Put matrices of one alpha together, (n_gammas, n_validation * n_train)."""
         found = np.empty((len(self.screens), self.n_validation, self.n_train), dtype=np.float32)
-        for screen, basis, out in zip(self.screens, self.bases, found, strict=True):
+        for screen, (across, basis), out in zip(self.screens, self.pieces, found, strict=True):
             weights = screen.weights[alpha] * np.float32(screen.scale[alpha, 0] / unit)
-            np.matmul(screen.across * weights, basis.T, out=out)
+            np.matmul(across * weights, basis.T, out=out)
         return found.reshape(len(found), -1)
 
     def _new(self, alpha: int) -> Step:
@@ -208,9 +231,8 @@ class Ladder:
         along = single @ leading
         square = single @ single.transpose(0, 2, 1)
         square *= np.float32(1.0 / floor)
-        square -= (along * (1.0 / floor - 1.0 / shares).astype(np.float32)) @ along.transpose(
-            0, 2, 1
-        )
+        less = along * (1.0 / floor - 1.0 / shares).astype(np.float32)
+        square -= less @ along.transpose(0, 2, 1)
         self.leading.append(leading)
         self.extra.append(shares - floor)
         self.floors.append(floor)
@@ -218,7 +240,7 @@ class Ladder:
 
     def _follow(self, last: int, step: Step, alpha: int) -> Step | None:
         """Take multiples of a larger alpha's matrices, if they differ by little."""
-        unit = float(self.norms[:, alpha].max())
+        unit = float(self.norms[:, alpha].max()) or 1.0
         factor = np.empty(len(self.screens))
         differs = np.empty_like(factor)
         for g, screen in enumerate(self.screens):
@@ -244,11 +266,16 @@ class Ladder:
         rounding = _DEVIATIONS * np.sqrt(n_terms) * _UNIT * (np.abs(weights) @ size + 1e-30)
         rest = rest + np.stack([np.zeros(len(weights)), 2.0 * rounding])
         weights = np.ascontiguousarray(weights.T, dtype=np.float32)
-        column = np.repeat(np.arange(rank), np.arange(1, rank + 1))
-        row = np.concatenate([np.arange(k + 1) for k in range(rank)] or [np.arange(0)])
+        row, column = _triangle(rank)
         squared = weights[row] * weights[column]
         squared[row != column] *= 2.0
         return Step(unit, weights, squared, form, rest.astype(np.float32))
+
+
+def _triangle(rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of an upper triangle, column after column."""
+    column, row = np.tril_indices(rank)
+    return row, column
 
 
 def ladder(screens: Sequence[Lean], *, relative: bool) -> Ladder | None:
@@ -264,9 +291,10 @@ def ladder(screens: Sequence[Lean], *, relative: bool) -> Ladder | None:
     Returns
     -------
     Ladder or None
-        None where numbers are too large for float32.
+        None where numbers are too large for float32, or all so small that nothing is predicted.
     """
     norms = np.array([screen.norms for screen in screens])
     if not (np.isfinite(norms).all() and norms.max() < np.finfo(np.float32).max ** 0.25):
         return None
-    return Ladder(screens, relative=relative)
+    found = Ladder(screens, relative=relative)
+    return found if found.rank else None

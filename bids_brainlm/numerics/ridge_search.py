@@ -26,7 +26,7 @@ __all__ = ["Choice", "Screening", "search"]
 _TIE_SLOPE = 1e-10
 _BYTES_AT_ONCE = 2**26  # of the matrices that are kept while blocks of targets pass
 _BYTES_OF_ONE_ALPHA = 2**27  # all of them together have one skeleton
-_BYTES_OF_LADDERS = 3 * 2**27
+_BYTES_OF_LADDERS = 3 * 2**27  # several alphas: all gammas have ladders together
 _MOST_GAMMAS = 50
 _MOST_OF_ONE_ALPHA = 128
 
@@ -107,7 +107,8 @@ def search(
     gamma and fold, several an eigendecomposition; where all bands but one have low rank
     (together an eighth of the rows), one decomposition per fold serves all gammas. Memory
     beside the data: the targets in float32 (twice; one alpha: of 5000 targets), all targets in
-    one row where there are several participants, and about 0.2 GiB.
+    one row where there are several participants, and about 0.2 GiB; 0.45 GiB with several
+    alphas and thousands of targets.
 
     References
     ----------
@@ -133,7 +134,7 @@ def search(
     if screening is None:
         screening = Host(relative=centred)
         larger = _portions_of_ladders(kept, inner_folds)
-        lean = low is None and climbs(len(larger[-1]), len(alphas), n_targets)
+        lean = low is None and climbs(len(larger[0]), len(alphas), n_targets, relative=centred)
         portions = larger if lean else portions
     explicit = centred and n_targets > len(alphas) * max(len(fold.test) for fold in inner_folds)
     blocks: Iterable[Block] = _blocks(
@@ -145,8 +146,7 @@ def search(
     for some in portions:
         hats = [[split.hat(gammas[index]) for split in splits] for index in some]
         screens = [
-            [Lean(hat) if lean else Screen(hat, explicit=explicit) for hat in each]
-            for each in hats
+            [Lean(hat) if lean else Screen(hat, explicit=explicit) for hat in each] for each in hats
         ]
         screening.begin(screens, n_targets)
         for block in blocks:
@@ -183,7 +183,7 @@ def _portions_of_ladders(kept: list[int], inner_folds: Sequence[Fold]) -> list[l
     n_bytes = 0
     for fold in inner_folds:
         n_train, n_validation = len(fold.train), len(fold.test)
-        n_bytes += 12 * n_train * n_validation + 8 * n_train**2
+        n_bytes += 8 * n_train * (n_train + n_validation)
     n_portions = -(-len(kept) * n_bytes // _BYTES_OF_LADDERS)
     borders = np.linspace(0, len(kept), n_portions + 1).astype(int)
     return [kept[start:end] for start, end in itertools.pairwise(borders)]
