@@ -15,14 +15,14 @@ from bids_brainlm.numerics.ridge_skeleton import Skeleton, skeleton
 _FEW_TARGETS = 160
 _MANY_TARGETS = 2500  # from here on a skeleton pays
 _MANY_FOR_LADDERS = {False: 2500, True: 1250}  # targets: for R2, for r
-_MANY_GAMMAS = 30
+_MANY_GAMMAS, _MANY_OF_LADDERS = 30, 45
 _SEVERAL_ALPHAS = 3  # from here on a first bound pays, and all hats have a basis
 _BLOCK, _LARGE_BLOCK, _LARGEST_BLOCK = 1000, 2500, 5000  # targets: cache against fewer calls
 
 
 def climbs(n_gammas: int, n_alphas: int, n_targets: int, *, relative: bool) -> bool:
-    """Tell whether ladders pay, with so many gammas in a portion."""
-    many = n_gammas >= _MANY_GAMMAS and n_targets >= _MANY_FOR_LADDERS[relative]
+    """Tell whether ladders pay."""
+    many = n_gammas >= _MANY_OF_LADDERS and n_targets >= _MANY_FOR_LADDERS[relative]
     return many and n_alphas >= _SEVERAL_ALPHAS
 
 

@@ -7,7 +7,6 @@ same bit by bit in any company.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +106,7 @@ def search(
     gamma and fold, several an eigendecomposition; where all bands but one have low rank
     (together an eighth of the rows), one decomposition per fold serves all gammas. Memory
     beside the data: the targets in float32 (twice; one alpha: of 5000 targets), all targets in
-    one row where there are several participants, and about 0.2 GiB; 0.45 GiB with several
+    one row where there are several participants, and about 0.2 GiB; 0.5 GiB with several
     alphas and thousands of targets.
 
     References
@@ -133,9 +132,9 @@ def search(
     lean = False
     if screening is None:
         screening = Host(relative=centred)
-        larger = _portions_of_ladders(kept, inner_folds)
-        lean = low is None and climbs(len(larger[0]), len(alphas), n_targets, relative=centred)
-        portions = larger if lean else portions
+        together = low is None and _fit_together(len(kept), inner_folds)
+        lean = together and climbs(len(kept), len(alphas), n_targets, relative=centred)
+        portions = [kept] if lean else portions
     explicit = centred and n_targets > len(alphas) * max(len(fold.test) for fold in inner_folds)
     blocks: Iterable[Block] = _blocks(
         targets, inner_folds, centred, screening.targets_per_block(len(alphas), n_targets)
@@ -153,6 +152,7 @@ def search(
             block.update(some, hats, screens, _TIE_SLOPE * np.log(alphas), screening)
             if some is portions[-1]:
                 found.append(block.found)
+        del hats, screens  # before the next ones are made
     return _choices(found, [target.shape[1] for target in targets])
 
 
@@ -178,15 +178,11 @@ def _portions(kept: list[int], inner_folds: Sequence[Fold], n_alphas: int) -> li
     return [kept[start : start + n_at_once] for start in range(0, len(kept), n_at_once)]
 
 
-def _portions_of_ladders(kept: list[int], inner_folds: Sequence[Fold]) -> list[list[int]]:
-    """Divide gammas evenly so that the bases of a portion fit into memory."""
-    n_bytes = 0
-    for fold in inner_folds:
-        n_train, n_validation = len(fold.train), len(fold.test)
-        n_bytes += 8 * n_train * (n_train + n_validation)
-    n_portions = -(-len(kept) * n_bytes // _BYTES_OF_LADDERS)
-    borders = np.linspace(0, len(kept), n_portions + 1).astype(int)
-    return [kept[start:end] for start, end in itertools.pairwise(borders)]
+def _fit_together(n_gammas: int, inner_folds: Sequence[Fold]) -> bool:
+    """Tell whether the bases of all gammas fit into memory."""
+    rows = [(len(fold.train), len(fold.test)) for fold in inner_folds]
+    n_bytes = sum(8 * n_train * (n_train + n_validation) for n_train, n_validation in rows)
+    return n_gammas * n_bytes <= _BYTES_OF_LADDERS
 
 
 def _blocks(

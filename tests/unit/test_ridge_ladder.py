@@ -77,6 +77,7 @@ def used(monkeypatch):
 
     monkeypatch.setattr(_ridge_host, "ladder", noted)
     monkeypatch.setattr(_ridge_host, "_MANY_FOR_LADDERS", {False: 300, True: 300})
+    monkeypatch.setattr(_ridge_host, "_MANY_OF_LADDERS", 30)
     return ladders
 
 
@@ -152,16 +153,12 @@ def test_same_bits_with_and_without(score, used, monkeypatch):
     alone = [ridge.search(kernels, [p], gammas, ALPHAS, inner, score=score)[0] for p in people]
     assert not used
     monkeypatch.setattr(_ridge_host, "_LARGE_BLOCK", 150)
-    for n_portions in (1, 2):
-        if n_portions == 2:
-            monkeypatch.setattr(ridge_search, "_BYTES_OF_LADDERS", 8 * 3 * 40 * 60 * 24)
-            monkeypatch.setattr(_ridge_host, "_MANY_GAMMAS", 10)
-        together = ridge.search(kernels, people, gammas, ALPHAS, inner, score=score)
-        for one, other in zip(alone, together, strict=True):
-            np.testing.assert_array_equal(one.gamma_index, other.gamma_index)
-            np.testing.assert_array_equal(one.alpha_index, other.alpha_index)
-            np.testing.assert_array_equal(one.cv_score, other.cv_score)
-    assert len(used) == 9
+    together = ridge.search(kernels, people, gammas, ALPHAS, inner, score=score)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.gamma_index, other.gamma_index)
+        np.testing.assert_array_equal(one.alpha_index, other.alpha_index)
+        np.testing.assert_array_equal(one.cv_score, other.cv_score)
+    assert len(used) == 3
     assert (np.concatenate([one.alpha_index for one in alone]) >= 7).any()
 
 
@@ -195,11 +192,12 @@ def test_where_ladders_are_left_out(used, monkeypatch):
     kernels, targets, gammas, inner = _problem(7, 310)
     whole = ridge.search(kernels, [targets], gammas, ALPHAS[2:6], inner)[0]
     assert len(used) == 3
-    monkeypatch.setattr(ridge_search, "_BYTES_OF_LADDERS", 2**20)  # few gammas in a portion
+    monkeypatch.setattr(ridge_search, "_BYTES_OF_LADDERS", 2**20)  # a long story
     other = ridge.search(kernels, [targets], gammas, ALPHAS[2:6], inner)[0]
     assert len(used) == 3
     monkeypatch.undo()
     monkeypatch.setattr(_ridge_host, "_MANY_FOR_LADDERS", {False: 300, True: 300})
+    monkeypatch.setattr(_ridge_host, "_MANY_OF_LADDERS", 30)
     monkeypatch.setattr(_ridge_host, "ladder", lambda *_, **__: None)
     third = ridge.search(kernels, [targets], gammas, ALPHAS[2:6], inner)[0]
     for each in (other, third):
