@@ -152,8 +152,26 @@ def _description(
         **({"SourceDatasets": [dict(source) for source in sources]} if sources else {}),
         **({"DatasetLinks": dict(links)} if links else {}),
     }
-    own = {key: value for key, value in before.items() if key not in made}
+    own = {key: value for key, value in _sound(before, made).items() if key not in made}
     return made | {"Name": before.get("Name", made["Name"])} | own
+
+
+def _sound(before: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out damaged names: one letter from a name that is to be there and is not.
+
+    A changed bit can leave sound JSON, in which nothing but the name tells damage from what
+    people add.
+    """
+    lost = made.keys() - before.keys()
+
+    def is_damaged(name: str) -> bool:
+        """Tell whether one letter makes it a lost name."""
+        return any(
+            len(name) == len(one) and sum(a != b for a, b in zip(name, one, strict=True)) == 1
+            for one in lost
+        )
+
+    return {name: value for name, value in before.items() if not is_damaged(name)}
 
 
 def _maker(content: Mapping[str, object]) -> tuple[str | None, str | None]:
@@ -254,7 +272,8 @@ def describe_output(
     before = _before(names, path)
     old_links = before.get("DatasetLinks")
     old_sources = before.get("SourceDatasets")
-    merged_links = (old_links if isinstance(old_links, dict) else {}) | dict(links or {})
+    merged_links = _sound(old_links if isinstance(old_links, dict) else {}, links or {})
+    merged_links |= dict(links or {})
     merged = list(old_sources) if isinstance(old_sources, list) else []
     found = [source_dataset(source) for source in sources]
     for source in (*found, *_linked_sources(merged_links, names.root)):

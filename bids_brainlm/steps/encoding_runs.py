@@ -19,6 +19,7 @@ BATCH_SHARE = 0.3  # of the memory, for the series of a batch
 PANEL = 8  # pieces begin at its multiples: places within float64 products stay the same
 FEWEST = 1000  # targets of a piece
 _PER_THREAD = 2.5e8  # bytes: kernels, factors, blocks of the search
+_WITH_LADDERS, _FROM = 5.5e8, 1250  # bytes at least, from so many targets; see `ridge.search`
 _LOADED = 6e8  # bytes: the program and its libraries
 
 
@@ -102,9 +103,11 @@ def thread_bytes(n_targets: int, n_trs: int, n_bands: int) -> float:
     """Return the memory that fitting some targets at once takes, bytes.
 
     Predictions of the bands, targets of all and of the training rows, dual weights, and what
-    scoring and the permutation test need, all float64.
+    scoring and the permutation test need, all float64. The search of many targets keeps more
+    matrices.
     """
-    return _PER_THREAD + 8.0 * n_trs * (n_bands + 8) * n_targets
+    n_bytes = _PER_THREAD + 8.0 * n_trs * (n_bands + 8) * n_targets
+    return max(n_bytes, _WITH_LADDERS) if n_targets >= _FROM else n_bytes
 
 
 def pieces(
@@ -135,6 +138,8 @@ def pieces(
     left = (mem_gb * 1e9 - _LOADED - series) / n_workers
     one = thread_bytes(1, n_trs, n_bands) - _PER_THREAD
     most = TARGETS_AT_ONCE if math.isinf(left) else (left - _PER_THREAD) / one
+    if left < _WITH_LADDERS:
+        most = min(most, _FROM - PANEL)
     at_once = int(max(FEWEST, most)) // PANEL * PANEL
     made: list[list[tuple[int, slice]]] = [[]]
     room = at_once

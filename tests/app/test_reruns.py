@@ -282,6 +282,10 @@ def test_damaged_descriptions_of_the_dataset_are_written_anew(done, damage):
     table.write_text(lines.replace("\n", "", 1) + "desc-x\n")
     assert _make(bids, out) == 0
     assert tree(out) == before
+    bits = text.replace("DatasetType", "DatasedType").replace("DatasetLinks", "DatbsetLinks")
+    path.write_text(bits)  # sound JSON
+    assert _make(bids, out) == 0
+    assert tree(out) == before
     if damage == "cut":
         assert (out / "logs" / "damaged-dataset-description.log").read_text() == text[:100]
     (out / "README.md").unlink()
