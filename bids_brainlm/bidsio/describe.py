@@ -302,7 +302,12 @@ def _before(names: Names, path: Path) -> dict[str, Any]:
     except DataError as error:
         kept = names.path("run_log", {"run_id": "damaged-dataset-description"})
         write_bytes(kept, path.read_bytes())
-        log.warning("%s It is written anew; the old text is in %s.", error.message, kept)
+        log.warning(
+            "%s It is written anew, with links and sources at the next participant level; the old "
+            "text is in %s.",
+            error.message,
+            kept,
+        )
         return {}
 
 

@@ -262,7 +262,7 @@ def _device(device: str) -> Any:
     try:
         target = torch.device(device)
         torch.empty(1, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (ImportError, RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(
             f"--device {device!r} cannot be used ({first_line(error)}).",
             hint="Use --device cpu, or a device that torch finds here.",

@@ -325,7 +325,7 @@ def test_parts_of_weights(copy):
 
 def test_devices_and_attention(tiny):
     source = resolve(tiny)
-    for device in ("nonsense", "cuda:99"):
+    for device in ("nonsense", "cuda:99", "hpu"):
         with pytest.raises(ConfigError, match="--device"):
             load(source, seed=1, device=device)
     with pytest.raises(ConfigError, match="sdpa"):
